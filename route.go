@@ -1,0 +1,17 @@
+package bulkhead
+
+import "net/netip"
+
+// Route is one entry of the gateway's table: requests to Host whose path begins
+// with Path go to one of Backends. No backends: the stamp is starting, moving
+// or down; requests are held for a while.
+type Route struct {
+	Host     Host             `json:"host"`
+	Path     string           `json:"path"`
+	Stamp    StampName        `json:"stamp"`
+	Service  ServiceName      `json:"service"`
+	Backends []netip.AddrPort `json:"backends,omitempty"`
+	// Down is set when waiting is pointless: the stamp is stopped or has failed.
+	// It is shown to operators, never to the stamp's users.
+	Down string `json:"down,omitempty"`
+}

@@ -1,0 +1,100 @@
+package bulkhead
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Stamp is one customer's complete copy of a product. It is the unit of
+// placement, isolation, upgrade, backup, move and failure.
+type Stamp struct {
+	// Set by the API for a user.
+	Name       StampName                  `json:"name"`
+	UID        string                     `json:"uid"` // tells this stamp from a later one of the same name
+	Product    ProductName                `json:"product"`
+	Version    string                     `json:"version"` // of the release
+	Release    Digest                     `json:"release"`
+	Bundle     Digest                     `json:"bundle"`
+	Modules    []ModuleName               `json:"modules,omitempty"`
+	Settings   map[string]json.RawMessage `json:"settings,omitempty"` // public ones only
+	Labels     map[string]string          `json:"labels,omitempty"`
+	Desired    Desired                    `json:"desired"`
+	Generation int64                      `json:"generation"` // grows with every change to what should run
+	Restarted  int64                      `json:"restarted,omitempty"`
+	Created    time.Time                  `json:"created"`
+	Updated    time.Time                  `json:"updated"`
+	Deleted    *time.Time                 `json:"deleted,omitempty"` // when deletion was asked; data is kept until it ran out
+	Purge      bool                       `json:"purge,omitempty"`   // delete the data too
+
+	// Services is the frozen effective configuration.
+	Services []Service   `json:"services"`
+	Volumes  []Volume    `json:"volumes,omitempty"`
+	Routes   []RouteRule `json:"routes,omitempty"`
+	Hosts    []Host      `json:"hosts"` // the stamp's own host names, the first is the main one
+
+	// Sealed holds the values of secret settings, encrypted under the cluster's
+	// sealing key and bound to UID. It never leaves the API.
+	Sealed []byte `json:"sealed,omitempty"`
+	// SecretVersions grow when the value of a secret setting changes, so that a
+	// change of value replaces the tasks that use it.
+	SecretVersions map[string]int64 `json:"secretVersions,omitempty"`
+
+	// Set by the controller.
+	Node NodeName `json:"node,omitempty"`
+	// Epoch fences writers: it grows with every grant of the stamp to a node,
+	// and whoever acts under an older one is refused.
+	Epoch     int64  `json:"epoch,omitempty"`
+	Placement string `json:"placement,omitempty"` // why that node, or why none
+}
+
+// Desired is what a user wants of a stamp.
+type Desired string
+
+const (
+	DesiredRunning Desired = "running"
+	DesiredStopped Desired = "stopped"
+	DesiredDeleted Desired = "deleted"
+)
+
+// KeepDeleted is how long the data of a deleted stamp is kept.
+const KeepDeleted = 30 * 24 * time.Hour
+
+// Phase sums up a stamp for people.
+type Phase string
+
+const (
+	PhasePending  Phase = "pending"  // not placed yet, or its node has not answered
+	PhaseStarting Phase = "starting" // tasks are on their way
+	PhaseRunning  Phase = "running"  // every service is up and healthy
+	PhaseDegraded Phase = "degraded" // was up; some service is not
+	PhaseFailed   Phase = "failed"   // a task can never start: Message says why
+	PhaseStopping Phase = "stopping"
+	PhaseStopped  Phase = "stopped"
+	PhaseDeleting Phase = "deleting"
+	PhaseDeleted  Phase = "deleted" // gone; data kept until KeepDeleted has passed
+)
+
+// StampStatus is what the stamp's node reports. Only that node's session writes it.
+type StampStatus struct {
+	Name       StampName  `json:"name"`
+	UID        string     `json:"uid"`
+	Node       NodeName   `json:"node"`
+	Epoch      int64      `json:"epoch"`
+	Generation int64      `json:"generation"` // that Tasks answer to
+	Phase      Phase      `json:"phase"`
+	Message    string     `json:"message,omitempty"` // one line; why it is not running
+	Tasks      []Task     `json:"tasks,omitempty"`   // by name, living ones and each slot's last dead one
+	Ready      *time.Time `json:"ready,omitempty"`   // when this generation was first up
+}
+
+// Volume is a named volume of a stamp.
+type Volume struct {
+	Name   VolumeName        `json:"name"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Assignment is everything a node needs to run a stamp, without asking anybody.
+type Assignment struct {
+	Stamp   Stamp             `json:"stamp"`             // Sealed is empty
+	Secrets map[string]string `json:"secrets,omitempty"` // values of secret settings
+}
