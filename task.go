@@ -22,10 +22,13 @@ type Task struct {
 	ExitCode int        `json:"exitCode"`
 	OOM      bool       `json:"oom,omitempty"` // ended by the kernel for memory
 	// Restarts counts the tasks that this slot has lost to crashes and probes.
-	Restarts int       `json:"restarts"`
-	Created  time.Time `json:"created"`
-	Started  time.Time `json:"started,omitzero"`
-	Ended    time.Time `json:"ended,omitzero"`
+	Restarts int `json:"restarts"`
+	// Streak counts the losses in a row that the back-off builds on; a task that
+	// ran well for long enough ends it.
+	Streak  int       `json:"streak,omitempty"`
+	Created time.Time `json:"created"`
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
 }
 
 // TaskState is how far a task has come. The order of the constants is the only

@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"bulkhead"
+)
+
+// firstProbe is the pause before the second probe of a starting task; it doubles
+// up to the interval, so that a quick service is up quickly.
+const firstProbe = 50 * time.Millisecond
+
+// startProbe watches a running task's health until stopProbe.
+func (l *stampLoop) startProbe(ctx context.Context, t *task) {
+	if !t.care.probed() || t.probe != nil || t.State != bulkhead.TaskRunning {
+		return
+	}
+	ctx, t.probe = context.WithCancel(ctx)
+	id, h, started, was := t.ID, *t.care.Health, t.Started, t.Health
+	l.steps.Go(func() {
+		p := prober{h: h, started: started, health: was}
+		pause := cmpDuration(h.StartInterval, firstProbe)
+		for {
+			ok, output := l.probeOnce(ctx, id, h)
+			if ctx.Err() != nil {
+				return
+			}
+			if health, message, changed := p.result(ok, output, time.Now()); changed {
+				l.post(func() { l.probed(id, health, message) })
+			}
+			wait := h.Interval
+			if p.health == bulkhead.HealthStarting {
+				wait = min(pause, h.Interval)
+				if h.StartInterval == 0 {
+					pause *= 2
+				}
+			}
+			timer := time.NewTimer(wait)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			case <-timer.C:
+			}
+		}
+	})
+}
+
+func cmpDuration(d, fallback time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return fallback
+}
+
+func (t *task) stopProbe() {
+	if t.probe != nil {
+		t.probe()
+		t.probe = nil
+	}
+}
+
+func (l *stampLoop) probed(id bulkhead.TaskID, health bulkhead.TaskHealth, message string) {
+	if t := l.tasks[id]; t != nil && t.State == bulkhead.TaskRunning {
+		t.Health, t.Message = health, message
+	}
+}
+
+// prober counts the results of one task's probes.
+type prober struct {
+	h        bulkhead.Health
+	started  time.Time
+	health   bulkhead.TaskHealth
+	failures int // in a row
+}
+
+// result takes one probe's outcome; changed tells that the health is another now.
+func (p *prober) result(ok bool, output string, now time.Time) (health bulkhead.TaskHealth, message string, changed bool) {
+	was := p.health
+	if ok {
+		p.failures, p.health = 0, bulkhead.HealthHealthy
+		return p.health, "", was != p.health
+	}
+	if p.health == bulkhead.HealthStarting && now.Sub(p.started) < p.grace() {
+		return p.health, "", false
+	}
+	p.failures++
+	if p.failures >= max(1, p.h.Retries) {
+		p.health = bulkhead.HealthUnhealthy
+	}
+	return p.health, fmt.Sprintf("unhealthy: %d probes failed, the last with: %s", p.failures, output), was != p.health
+}
+
+// grace is how long failures after the start do not count. Probes follow each
+// other quickly while a task starts, so without a start period it is what the
+// same number of failures would take at the usual interval.
+func (p *prober) grace() time.Duration {
+	if p.h.StartPeriod > 0 {
+		return p.h.StartPeriod
+	}
+	return p.h.Interval * time.Duration(max(1, p.h.Retries))
+}
+
+// probeOnce runs the probe's command in the task.
+func (l *stampLoop) probeOnce(ctx context.Context, id bulkhead.TaskID, h bulkhead.Health) (ok bool, output string) {
+	command := h.Test
+	switch command[0] {
+	case "CMD":
+		command = command[1:]
+	case "CMD-SHELL":
+		command = []string{"/bin/sh", "-c", strings.Join(command[1:], " ")}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, h.Timeout, fmt.Errorf("no answer within %s", h.Timeout))
+	defer cancel()
+	var out tail
+	code, err := l.a.c.Runtime.Exec(ctx, id, Exec{Command: command, Stdout: &out, Stderr: &out})
+	switch {
+	case ctx.Err() != nil:
+		return false, context.Cause(ctx).Error()
+	case err != nil:
+		return false, oneLine(err)
+	case code != 0:
+		if text := out.String(); text != "" {
+			return false, fmt.Sprintf("exit code %d: %s", code, text)
+		}
+		return false, fmt.Sprintf("exit code %d", code)
+	}
+	return true, ""
+}
+
+// tail keeps the last bytes written to it.
+type tail struct{ b []byte }
+
+const tailBytes = 200
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.b = append(t.b, p...)
+	if len(t.b) > tailBytes {
+		t.b = t.b[len(t.b)-tailBytes:]
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	return strings.Join(strings.Fields(string(bytes.ToValidUTF8(t.b, nil))), " ")
+}

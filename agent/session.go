@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"bulkhead"
+)
+
+// reports holds what the servers have yet to hear: the latest status of every
+// stamp, and events in order. It is bounded: of statuses only the latest counts,
+// and of events the oldest are dropped.
+type reports struct {
+	mu       sync.Mutex
+	statuses map[bulkhead.StampName]bulkhead.StampStatus // unsent; guarded by mu
+	latest   map[bulkhead.StampName]bulkhead.StampStatus // sent or not; guarded by mu
+	events   []bulkhead.Event                            // unsent; guarded by mu
+	wake     chan struct{}
+}
+
+const mostEvents = 1000
+
+func newReports() *reports {
+	return &reports{
+		statuses: map[bulkhead.StampName]bulkhead.StampStatus{},
+		latest:   map[bulkhead.StampName]bulkhead.StampStatus{},
+		wake:     make(chan struct{}, 1),
+	}
+}
+
+func (r *reports) status(s bulkhead.StampStatus) {
+	r.mu.Lock()
+	r.statuses[s.Name], r.latest[s.Name] = s, s
+	r.mu.Unlock()
+	r.poke()
+}
+
+func (r *reports) event(e bulkhead.Event) {
+	r.mu.Lock()
+	if r.events = append(r.events, e); len(r.events) > mostEvents {
+		r.events = r.events[len(r.events)-mostEvents:]
+	}
+	r.mu.Unlock()
+	r.poke()
+}
+
+func (r *reports) forget(name bulkhead.StampName) {
+	r.mu.Lock()
+	delete(r.latest, name)
+	delete(r.statuses, name)
+	r.mu.Unlock()
+}
+
+// resend makes every latest status unsent: a new session knows nothing.
+func (r *reports) resend() {
+	r.mu.Lock()
+	for name, s := range r.latest {
+		r.statuses[name] = s
+	}
+	r.mu.Unlock()
+	r.poke()
+}
+
+func (r *reports) poke() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take empties the box.
+func (r *reports) take() ([]bulkhead.StampStatus, []bulkhead.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	statuses := make([]bulkhead.StampStatus, 0, len(r.statuses))
+	for _, s := range r.statuses {
+		statuses = append(statuses, s)
+	}
+	clear(r.statuses)
+	events := r.events
+	r.events = nil
+	return statuses, events
+}
+
+// converse keeps a session with the servers open. Without one the node goes on
+// with what it has.
+func (a *Agent) converse(ctx context.Context) error {
+	pause := 50 * time.Millisecond
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := a.session(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > 10*time.Second {
+			pause = 50 * time.Millisecond
+		}
+		a.log.Info("node session ended", "err", err, "again", pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause + time.Duration(rand.Int64N(int64(pause)))): // spread: many nodes come back at once
+		}
+		pause = min(2*pause, 5*time.Second)
+	}
+	return nil
+}
+
+func (a *Agent) session(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s, err := a.c.Control.Connect(ctx, a.c.Node())
+	if err != nil {
+		return err
+	}
+	a.reports.resend()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer s.Close()
+	wg.Go(func() { cancel(a.sendReports(ctx, s)) })
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	for {
+		o, err := s.Receive()
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				return cause
+			}
+			return err
+		}
+		switch {
+		case o.Assign != nil:
+			a.assign(*o.Assign)
+		case o.Forget != nil:
+			a.forget(*o.Forget)
+		case o.Stream != nil:
+			wg.Go(func() { a.stream(ctx, s, *o.Stream) })
+		}
+	}
+}
+
+func (a *Agent) sendReports(ctx context.Context, s Session) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.reports.wake:
+		}
+		statuses, events := a.reports.take()
+		for i := range events {
+			if err := s.Send(bulkhead.NodeReport{Event: &events[i]}); err != nil {
+				return err
+			}
+		}
+		for i := range statuses {
+			if err := s.Send(bulkhead.NodeReport{Status: &statuses[i]}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// forget ends a stamp that the servers say is no longer this node's.
+func (a *Agent) forget(ref bulkhead.StampRef) {
+	a.mu.Lock()
+	loop := a.stamps[ref.Name]
+	a.mu.Unlock()
+	if loop == nil {
+		a.reports.forget(ref.Name)
+		return
+	}
+	loop.post(func() { loop.forgotten(ref) })
+}
+
+// stream answers a StreamRequest: log lines as JSON, or a command's streams in
+// the framing of execStream (exec.go).
+func (a *Agent) stream(ctx context.Context, s Session, req bulkhead.StreamRequest) {
+	conn, err := s.Stream(ctx, req.ID)
+	if err != nil {
+		a.log.Warn("open stream", "id", req.ID, "err", err)
+		return
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	switch {
+	case req.Logs != nil:
+		go func() { // the other end closes when its user has gone
+			io.Copy(io.Discard, conn)
+			cancel()
+		}()
+		enc := json.NewEncoder(conn)
+		err = a.c.Logs.Query(ctx, *req.Logs, func(l bulkhead.LogLine) error { return enc.Encode(l) })
+	case req.Exec != nil:
+		err = a.exec(ctx, conn, *req.Exec)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		a.log.Debug("stream ended", "id", req.ID, "err", err)
+	}
+}
