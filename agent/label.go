@@ -106,7 +106,14 @@ func namesOf(stamp bulkhead.Stamp, tasks []bulkhead.Task) []Name {
 			}
 			names = append(names, n)
 		}
+		// Who is not healthy yet is told apart by its networks all the same.
+		known := Name{}
+		for _, t := range tasks {
+			if t.Service == s.Name && t.Address.IsValid() {
+				known.Addresses = append(known.Addresses, NameAddress{Address: t.Address, Networks: all})
+			}
+		}
+		names = append(names, known)
 	}
 	return names
 }
-

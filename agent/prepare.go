@@ -57,14 +57,22 @@ func (l *stampLoop) prepare(ctx context.Context, as bulkhead.Assignment, t bulkh
 	return endpoint, err
 }
 
-// level sets the stamp's ceiling, once per generation.
+// level takes back kept data and sets the stamp's ceiling, once per generation.
 func (l *stampLoop) level(ctx context.Context, s bulkhead.Stamp) error {
 	l.ground.mu.Lock()
 	defer l.ground.mu.Unlock()
 	if l.ground.set && l.ground.generation == s.Generation {
 		return nil
 	}
-	if err := l.a.c.Runtime.Ceiling(ctx, s.Name, plan.Ceiling(s)); err != nil {
+	// A stamp that was deleted and taken back finds its data where it left it.
+	if err := l.a.c.Volumes.Restore(ref(s)); err != nil && !errors.Is(err, bulkhead.ErrNotFound) {
+		return fmt.Errorf("restore kept data: %w", err)
+	}
+	switch err := l.a.c.Runtime.Ceiling(ctx, s.Name, plan.Ceiling(s)); {
+	case errors.Is(err, bulkhead.ErrUnavailable) && l.ground.set:
+		// What still runs has more than the new ceiling: the old one goes on.
+		l.log.Warn("ceiling not lowered", "err", err)
+	case err != nil:
 		return fmt.Errorf("set the stamp's ceiling: %w", err)
 	}
 	l.ground.set, l.ground.generation = true, s.Generation
@@ -213,7 +221,9 @@ func withSecrets(s bulkhead.Service, secrets map[string]string) bulkhead.Service
 	return s
 }
 
-func (a *Agent) taskDir(id bulkhead.TaskID) string { return filepath.Join(a.c.Run, "tasks", string(id)) }
+func (a *Agent) taskDir(id bulkhead.TaskID) string {
+	return filepath.Join(a.c.Run, "tasks", string(id))
+}
 
 func writeOwned(path, content string, mode os.FileMode, uid, gid int) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {

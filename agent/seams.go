@@ -132,7 +132,9 @@ type Endpoint struct {
 
 // Name resolves to Addresses for tasks that share one of Networks.
 type Name struct {
-	Name      string // lower case, without final dot: "web", "web.acme.internal"
+	// Name is in lower case, without final dot: "web", "web.acme.internal". An empty
+	// one resolves nothing: it only tells which networks its addresses are on.
+	Name      string
 	Addresses []NameAddress
 }
 
@@ -150,7 +152,8 @@ type Volumes interface {
 	Create(stamp bulkhead.StampRef, volume bulkhead.VolumeName) (path string, fresh bool, err error)
 	// Delete sets the stamp's data aside, to be kept; with purge it is gone.
 	Delete(stamp bulkhead.StampRef, purge bool) error
-	// Restore brings back what Delete set aside for the stamp with this UID.
+	// Restore brings back what Delete set aside for the stamp with this UID;
+	// ErrNotFound when nothing was.
 	Restore(stamp bulkhead.StampRef) error
 }
 

@@ -1,0 +1,49 @@
+# Bulkhead. `make` lists what there is.
+
+BIN      := bin/bulkhead
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOFLAGS  ?=
+PACKAGES := ./...
+
+.DEFAULT_GOAL := help
+.PHONY: help up down build test check race golden fuzz bench bench-gateway deps clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: deps build ## start Bulkhead, publish the example product, stamp two customers
+	@scripts/up
+
+down: ## stop Bulkhead and all stamps
+	@test ! -x $(BIN) || $(BIN) down --stamps
+
+build: ## build bin/bulkhead
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN) ./cmd/bulkhead
+
+test: deps ## the whole test suite: real containerd, etcd, kernel; needs root
+	go test -timeout 20m -p 2 $(PACKAGES)
+
+race: deps ## the tests of everything concurrent under the race detector
+	go test -race -timeout 20m -p 1 . ./agent ./api ./auth ./controller ./gateway ./keys ./logs ./plan ./store ./volume
+
+check: ## what a reviewer runs: format, vet, staticcheck, tidy, generated files
+	@scripts/check
+
+golden: ## rewrite the golden files; read the difference
+	go test ./compose ./cli -update
+
+FUZZTIME ?= 10s
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@scripts/fuzz $(FUZZTIME)
+
+bench: build ## the figures of docs/performance.md
+	@scripts/bench
+
+bench-gateway: ## the gateway beside a bare reverse proxy, nginx, HAProxy and Traefik
+	go run ./bench/gateway
+
+deps: ## install what a Debian-like machine lacks
+	@scripts/deps
+
+clean: ## remove what was built
+	rm -rf bin

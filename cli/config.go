@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"bulkhead"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v4"
+)
+
+const defaultAPI = "127.0.0.1:7070"
+
+// config is the user's file: how to reach which API, and defaults for flags. It
+// holds tokens, so it is readable by its owner only.
+type config struct {
+	// Current is the API that commands talk to unless told otherwise.
+	Current string `yaml:"current,omitempty"`
+	// APIs by address.
+	APIs map[string]apiConfig `yaml:"apis,omitempty"`
+	// Defaults of flags by name, such as "http: :80" or "output: json".
+	Defaults map[string]string `yaml:"defaults,omitempty"`
+
+	path string
+}
+
+type apiConfig struct {
+	Token string `yaml:"token"`
+}
+
+func loadConfig(path string) (*config, error) {
+	c := &config{path: path}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	dec := yaml.NewDecoder(strings.NewReader(string(b)))
+	dec.KnownFields(true)
+	if err := dec.Decode(c); err != nil && len(strings.TrimSpace(string(b))) > 0 {
+		return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "configuration %s: %w", path, err).WithHint("mend or remove the file")
+	}
+	return c, nil
+}
+
+// save replaces the file as a whole.
+func (c *config) save() error {
+	b, err := yaml.Marshal(c)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(c.path), 0o700); err != nil {
+		return fmt.Errorf("save configuration: %w", err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(c.path), ".config-*") // 0600
+	if err != nil {
+		return fmt.Errorf("save configuration: %w", err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("save configuration: %w", err)
+	}
+	if err := os.Rename(f.Name(), c.path); err != nil {
+		return fmt.Errorf("save configuration: %w", err)
+	}
+	return nil
+}
+
+// login keeps the token for an API and makes that the current one. It reads the
+// file again first: another instance may have written meanwhile.
+func (c *command) login(address, token string) error {
+	fresh, err := loadConfig(c.config.path)
+	if err != nil {
+		return err
+	}
+	if fresh.APIs == nil {
+		fresh.APIs = map[string]apiConfig{}
+	}
+	address = normalAPI(address)
+	fresh.Current = address
+	if token != "" { // else the one that is there goes on to hold
+		fresh.APIs[address] = apiConfig{Token: token}
+	}
+	c.config = fresh
+	return fresh.save()
+}
+
+// normalAPI is how an address stands in the configuration.
+func normalAPI(address string) string {
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	return strings.TrimSuffix(address, "/")
+}
+
+// deliberate flags are given on the command line or not at all: an environment
+// variable that lies around must not delete data.
+var deliberate = []string{"purge", "yes", "restore", "stamps", "config", "help"}
+
+// configure fills in what the command line leaves open: flag, then environment,
+// then configuration file, then the default.
+func (c *command) configure(cmd *cobra.Command) error {
+	path := c.configPath
+	if path == "" {
+		path = c.env.Getenv("BULKHEAD_CONFIG")
+	}
+	if path == "" {
+		dir := c.env.Getenv("XDG_CONFIG_HOME")
+		if dir == "" && c.env.Getenv("HOME") != "" {
+			dir = filepath.Join(c.env.Getenv("HOME"), ".config")
+		}
+		if dir == "" {
+			dir = "/etc"
+		}
+		path = filepath.Join(dir, "bulkhead", "config.yaml")
+	}
+	var err error
+	if c.config, err = loadConfig(path); err != nil {
+		return err
+	}
+	var faults []bulkhead.Fault
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed || slices.Contains(deliberate, f.Name) {
+			return
+		}
+		name := "BULKHEAD_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if v := c.env.Getenv(name); v != "" {
+			if err := cmd.Flags().Set(f.Name, v); err != nil {
+				faults = append(faults, bulkhead.Fault{Where: name, Message: err.Error()})
+			}
+			return
+		}
+		if v, ok := c.config.Defaults[f.Name]; ok {
+			if err := cmd.Flags().Set(f.Name, v); err != nil {
+				faults = append(faults, bulkhead.Fault{Where: path + ": defaults." + f.Name, Message: err.Error()})
+			}
+			return
+		}
+		if f.Name == "api" && c.config.Current != "" && cmd.Name() != "up" && cmd.Name() != "doctor" {
+			c.api = c.config.Current
+		}
+	})
+	if len(faults) > 0 {
+		return bulkhead.Errorf(bulkhead.ErrInvalid, "%s", faults[0])
+	}
+	if c.output != "table" && c.output != "json" && c.output != "yaml" {
+		return usage(cmd, "output %q is not table, json or yaml", c.output)
+	}
+	if c.token == "" {
+		c.token = c.config.APIs[normalAPI(c.api)].Token
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+
+	"bulkhead"
+	"bulkhead/cli"
+	"bulkhead/containerd"
+	"bulkhead/daemon"
+)
+
+// asInit: inside containers this binary is the init process of services that
+// want one.
+func asInit(args []string) (code int, ok bool) {
+	if len(args) > 1 && args[1] == "init" && os.Getpid() == 1 {
+		return containerd.Init(args[2:]), true
+	}
+	return 0, false
+}
+
+// machine gives the command line what runs on this machine.
+func machine(env *cli.Env) {
+	env.Up = func(ctx context.Context, o cli.UpOptions) error {
+		c, err := config(o)
+		if err != nil {
+			return err
+		}
+		c.Log = logger(o, os.Stderr)
+		c.Up = func(r daemon.Running) error { return o.Ready(r.API, r.Token) }
+		return daemon.Run(ctx, c)
+	}
+	env.Down = daemon.Down
+	env.Destroy = func(ctx context.Context, data string) error {
+		return daemon.Destroy(ctx, daemon.Config{Data: data, Version: version})
+	}
+	env.Doctor = func(ctx context.Context, o cli.UpOptions) []cli.Finding {
+		c, err := config(o)
+		if err != nil {
+			return []cli.Finding{{Check: "configuration", State: cli.FindingFailed, Message: err.Error()}}
+		}
+		return findings(daemon.Doctor(ctx, c))
+	}
+}
+
+func config(o cli.UpOptions) (daemon.Config, error) {
+	subnet, err := netip.ParsePrefix(o.Subnet)
+	if err != nil {
+		return daemon.Config{}, bulkhead.Errorf(bulkhead.ErrInvalid, "--subnet %q is not a network such as 10.128.0.0/10", o.Subnet)
+	}
+	return daemon.Config{
+		Data: o.Data, API: o.API, NodeAPI: o.NodeAPI, HTTP: o.HTTP, HTTPS: o.HTTPS, Domain: o.Domain, Email: o.Email, ACME: o.ACME,
+		Node: bulkhead.NodeName(o.Node), Subnet: subnet, Containerd: o.Containerd, Version: version,
+	}, nil
+}
+
+func logger(o cli.UpOptions, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: o.LogLevel}
+	if o.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+func findings(in []daemon.Finding) []cli.Finding {
+	out := make([]cli.Finding, len(in))
+	for i, f := range in {
+		out[i] = cli.Finding{Check: f.Check, State: cli.FindingOK, Message: f.Found, Fix: f.Advice}
+		switch {
+		case f.Warning:
+			out[i].State = cli.FindingWarning
+		case !f.OK:
+			out[i].State = cli.FindingFailed
+		}
+	}
+	return out
+}

@@ -1,0 +1,157 @@
+package containerd
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"bulkhead"
+	"bulkhead/agent"
+)
+
+// Exec implements agent.Runtime. The command has the task's user, environment,
+// folder and limits. When ctx ends, it is killed.
+func (r *Runtime) Exec(ctx context.Context, id bulkhead.TaskID, e agent.Exec) (int, error) {
+	if len(e.Command) == 0 {
+		return 0, bulkhead.Errorf(bulkhead.ErrInvalid, "no command to run in task %s", id)
+	}
+	notRunning := bulkhead.Errorf(bulkhead.ErrConflict, "task %s is not running", id)
+	container, err := r.client.LoadContainer(ctx, containerID(id))
+	if errdefs.IsNotFound(err) {
+		return 0, bulkhead.Errorf(bulkhead.ErrNotFound, "task %s does not exist on this node", id)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("load task %s: %w", id, fault(err))
+	}
+	spec, err := container.Spec(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("load task %s: %w", id, fault(err))
+	}
+	task, err := container.Task(ctx, nil)
+	if errdefs.IsNotFound(err) {
+		return 0, notRunning
+	}
+	if err != nil {
+		return 0, fmt.Errorf("load task %s: %w", id, fault(err))
+	}
+	stdin := &closingReader{Reader: e.Stdin}
+	process, err := task.Exec(ctx, "exec-"+randomName(), execProcess(spec.Process, e), r.streams(e, stdin))
+	if err != nil && (errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) || strings.Contains(err.Error(), "cannot exec in a")) {
+		return 0, notRunning
+	}
+	if err != nil {
+		return 0, fmt.Errorf("make command in task %s: %w", id, fault(err))
+	}
+	// What follows ends the command even when ctx has ended.
+	whole := context.WithoutCancel(ctx)
+	defer func() {
+		bounded, cancel := context.WithTimeout(whole, 10*time.Second)
+		defer cancel()
+		_, _ = process.Delete(bounded)
+	}()
+	ended, err := process.Wait(whole)
+	if err != nil {
+		return 0, fmt.Errorf("wait for command in task %s: %w", id, fault(err))
+	}
+	stdin.close = func() { _ = process.CloseIO(whole, client.WithStdinCloser) }
+	if err := process.Start(whole); err != nil {
+		return 0, execFault(id, e.Command[0], fault(err))
+	}
+	for {
+		select {
+		case status := <-ended:
+			if err := status.Error(); err != nil {
+				return 0, fmt.Errorf("wait for command in task %s: %w", id, fault(err))
+			}
+			drain(process.IO())
+			return int(status.ExitCode()), nil
+		case size, open := <-e.Resize:
+			if !open {
+				e.Resize = nil
+				continue
+			}
+			_ = process.Resize(ctx, uint32(size.Width), uint32(size.Height))
+		case <-ctx.Done():
+			_ = process.Kill(whole, syscall.SIGKILL)
+			<-ended
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// drain waits for the rest of a command's output, but not for long: processes
+// that it has left behind may hold its streams open.
+func drain(streams cio.IO) {
+	done := make(chan struct{})
+	go func() {
+		streams.Wait() // deleting the command ends this
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Second):
+	}
+}
+
+// execProcess is the task's own process with another command.
+func execProcess(own *specs.Process, e agent.Exec) *specs.Process {
+	process := *own
+	process.Args = e.Command
+	process.Terminal = e.TTY
+	if e.TTY {
+		process.Env = append([]string{"TERM=xterm"}, process.Env...)
+	}
+	return &process
+}
+
+// streams connects what e gives. Streams that nobody reads or writes cost nothing.
+func (r *Runtime) streams(e agent.Exec, stdin io.Reader) cio.Creator {
+	if e.Stdin == nil && e.Stdout == nil && e.Stderr == nil && !e.TTY {
+		return cio.NullIO
+	}
+	if e.Stdin == nil {
+		stdin = nil
+	}
+	stdout, stderr := e.Stdout, e.Stderr
+	if stdout == nil {
+		stdout = io.Discard
+	}
+	if stderr == nil {
+		stderr = io.Discard
+	}
+	options := []cio.Opt{cio.WithStreams(stdin, stdout, stderr), cio.WithFIFODir(r.fifos)}
+	if e.TTY {
+		options = append(options, cio.WithTerminal)
+	}
+	return cio.NewCreator(options...)
+}
+
+// execFault finds in runc's message what a user can mend.
+func execFault(id bulkhead.TaskID, program string, err error) error {
+	if missing(err.Error()) {
+		return bulkhead.Errorf(bulkhead.ErrInvalid, "command %q is not in task %s", program, id)
+	}
+	return fmt.Errorf("start command in task %s: %w", id, err)
+}
+
+// closingReader tells when its input has ended, so that the command sees that too.
+type closingReader struct {
+	io.Reader
+	close func() // set before anything is read
+}
+
+func (c *closingReader) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	if err != nil {
+		c.close()
+	}
+	return n, err
+}

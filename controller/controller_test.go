@@ -1,0 +1,105 @@
+package controller
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bulkhead"
+	"bulkhead/store"
+)
+
+func stamp(name bulkhead.StampName, memory int64) bulkhead.Stamp {
+	b := bulkhead.DefaultBudget()
+	b.MemoryRequest = memory
+	return bulkhead.Stamp{
+		Name: name, UID: string(name) + "-1", Generation: 1, Desired: bulkhead.DesiredRunning,
+		Services: []bulkhead.Service{{Name: "web", Replicas: 1, Budget: b}},
+	}
+}
+
+func put(t *testing.T, s *store.Store, change func(tx *store.Tx)) {
+	t.Helper()
+	if err := s.Update(t.Context(), func(tx *store.Tx) error { change(tx); return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lead runs a controller on a store in memory, in pretended time.
+func lead(t *testing.T, test func(t *testing.T, s *store.Store)) {
+	synctest.Test(t, func(t *testing.T) {
+		s := store.Memory()
+		defer s.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- New(Config{Store: s, Log: slog.New(slog.DiscardHandler)}).Run(ctx) }()
+		test(t, s)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("controller: %v", err)
+		}
+	})
+}
+
+func get(t *testing.T, s *store.Store, name bulkhead.StampName) bulkhead.Stamp {
+	t.Helper()
+	synctest.Wait()
+	got, ok := s.View().Stamps.Get(name)
+	if !ok {
+		t.Fatalf("stamp %s is gone", name)
+	}
+	return got
+}
+
+func node(name bulkhead.NodeName, memory int64) bulkhead.Node {
+	return bulkhead.Node{Name: name, State: bulkhead.NodeReady, Capacity: bulkhead.Resources{CPU: 2, Memory: memory}}
+}
+
+func TestControllerPlacesAndSaysWhyNot(t *testing.T) {
+	lead(t, func(t *testing.T, s *store.Store) {
+		put(t, s, func(tx *store.Tx) { tx.Stamps.Put(stamp("acme", 1<<30)) })
+		if got := get(t, s, "acme"); got.Node != "" || got.Placement != "no node is ready (0 known)" {
+			t.Errorf("without nodes: on %q, %q", got.Node, got.Placement)
+		}
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("small", 512<<20)) })
+		if got := get(t, s, "acme"); got.Node != "" || got.Placement != "no node has 0.05 cores and 1 GiB free (1 of 1 nodes ready; most free: 2.00 cores, 512 MiB)" {
+			t.Errorf("with a small node: on %q, %q", got.Node, got.Placement)
+		}
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("large", 4<<30)) })
+		if got := get(t, s, "acme"); got.Node != "large" || got.Epoch != 1 {
+			t.Errorf("with a large node: on %q, epoch %d", got.Node, got.Epoch)
+		}
+	})
+}
+
+func TestControllerKeepsDeletedForThirtyDays(t *testing.T) {
+	lead(t, func(t *testing.T, s *store.Store) {
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("n1", 4<<30)); tx.Stamps.Put(stamp("acme", 1<<20)) })
+		deleted := get(t, s, "acme")
+		now := time.Now()
+		deleted.Desired, deleted.Deleted, deleted.Generation = bulkhead.DesiredDeleted, &now, 2
+		report := func(generation int64) {
+			put(t, s, func(tx *store.Tx) {
+				tx.Statuses.Put(bulkhead.StampStatus{Name: "acme", UID: "acme-1", Node: "n1", Epoch: 1, Generation: generation, Phase: bulkhead.PhaseDeleted})
+			})
+		}
+		put(t, s, func(tx *store.Tx) { tx.Stamps.Put(deleted) })
+		report(2)
+		time.Sleep(bulkhead.KeepDeleted - time.Minute)
+		if get(t, s, "acme").Purge {
+			t.Fatal("purged before its time")
+		}
+		time.Sleep(2 * time.Minute)
+		got := get(t, s, "acme")
+		if !got.Purge || got.Generation != 3 {
+			t.Fatalf("after its time: purge %t, generation %d", got.Purge, got.Generation)
+		}
+		report(3) // the node has destroyed it
+		synctest.Wait()
+		if _, ok := s.View().Stamps.Get("acme"); ok {
+			t.Error("its record is still there")
+		}
+	})
+}

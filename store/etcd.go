@@ -1,0 +1,421 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.uber.org/zap"
+
+	"bulkhead"
+)
+
+const (
+	// formatKey holds the format of the cluster's objects.
+	formatKey = "/bulkhead/format"
+	// electionPrefix and the lease of a candidate make its key.
+	electionPrefix = "/bulkhead/leader"
+
+	// tick is raft's. A single server has nobody to wait for, so it is short, and
+	// the server elects itself within ten ticks of its start.
+	tick = 20 * time.Millisecond
+
+	// upkeepInterval is how often the size of etcd's file is looked at.
+	upkeepInterval = time.Minute
+	// tidyPause is the least time between two efforts to make room for a write.
+	tidyPause = 10 * time.Second
+	// slack is how much free space in etcd's file is worth a defragmentation, in
+	// bytes, if it is also half of the file.
+	slack = 64 << 20
+
+	pageSize = 1000 // keys read at once
+)
+
+// etcd is the engine of Open.
+type etcd struct {
+	config Config
+	life   string // Name and this process's run of it; the value of election keys
+	server *embed.Etcd
+	client *clientv3.Client
+	mirror *mirror
+
+	stop      context.CancelFunc // of follow
+	following sync.WaitGroup
+	closing   sync.Once
+
+	tidying sync.Mutex // held while tidying; guards tidied
+	tidied  time.Time
+}
+
+// Open starts etcd in the folder and reads the state. It opens no port: clients
+// are in the process, and a single server has no peers. It ends early with ctx.
+func Open(ctx context.Context, config Config) (*Store, error) {
+	config = config.withDefaults()
+	if config.Folder == nil {
+		return nil, errors.New("open store: no folder")
+	}
+	e := &etcd{config: config, life: config.Name + "/" + rand.Text(), mirror: newMirror(), stop: func() {}}
+	if err := e.start(ctx); err != nil {
+		_ = e.close()
+		return nil, err
+	}
+	return &Store{config: config, engine: e, mirror: e.mirror}, nil
+}
+
+func (e *etcd) start(ctx context.Context) (err error) {
+	e.server, err = embed.StartEtcd(e.embedConfig())
+	if err != nil {
+		return fmt.Errorf("start etcd in %s: %w", e.config.Folder.Path(), err)
+	}
+	select {
+	case <-e.server.Server.ReadyNotify():
+	case <-e.server.Server.StopNotify():
+		return fmt.Errorf("start etcd in %s: it stopped", e.config.Folder.Path())
+	case <-ctx.Done():
+		return fmt.Errorf("start etcd in %s: %w", e.config.Folder.Path(), context.Cause(ctx))
+	}
+	e.client = v3client.New(e.server.Server)
+	if err := e.checkFormat(ctx); err != nil {
+		return err
+	}
+	if err := e.endEarlierLives(ctx); err != nil {
+		return err
+	}
+	if err := e.load(ctx); err != nil {
+		return err
+	}
+	follow, stop := context.WithCancel(context.WithoutCancel(ctx))
+	e.stop = stop
+	e.following.Go(func() { e.follow(follow) })
+	return nil
+}
+
+func (e *etcd) embedConfig() *embed.Config {
+	peer := url.URL{Scheme: "unix", Host: e.config.Name + ":0"} // a name only: nobody listens
+
+	c := embed.NewConfig()
+	c.Name = e.config.Name
+	c.Dir = filepath.Join(e.config.Folder.Path(), "etcd")
+	c.ListenPeerUrls, c.ListenClientUrls, c.AdvertiseClientUrls = nil, nil, nil
+	c.AdvertisePeerUrls = []url.URL{peer}
+	c.InitialCluster = c.InitialClusterFromName(c.Name)
+	c.InitialClusterToken = "bulkhead"
+	c.AuthToken = "" // no users: the process is the only client
+
+	c.TickMs = uint(tick.Milliseconds())
+	c.ElectionMs = 5 * c.TickMs
+
+	// Beyond the quota room refuses what is new; this leaves space to delete.
+	c.QuotaBackendBytes = e.config.Quota / 4 * 5
+	c.MaxTxnOps = 2*MaxChanges + 10 // with the marks of deletions; conditions count separately
+	c.MaxRequestBytes = 2 * maxBytes
+	c.AutoCompactionMode = embed.CompactorModePeriodic
+	c.AutoCompactionRetention = "5m" // only the mirror reads history, and it is near
+	c.BootstrapDefragThresholdMegabytes = slack >> 20
+	// Entries stay in memory until a snapshot; nobody needs to catch up.
+	c.SnapshotCount, c.SnapshotCatchUpEntries = 2000, 200
+	c.MaxSnapFiles, c.MaxWalFiles = 2, 2
+	c.WarningApplyDuration = time.Second // a small machine is no news
+	c.WarningUnaryRequestDuration = 2 * time.Second
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapCore{e.config.Logger.With("part", "etcd")}))
+	return c
+}
+
+// checkFormat refuses the state of another version and marks an empty one.
+func (e *etcd) checkFormat(ctx context.Context) error {
+	ours := strconv.Itoa(format)
+	r, err := e.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.CreateRevision(formatKey), "=", 0)).
+		Then(clientv3.OpPut(formatKey, ours)).
+		Else(clientv3.OpGet(formatKey)).
+		Commit()
+	if err != nil {
+		return fmt.Errorf("read format of state: %w", kinded(err))
+	}
+	if r.Succeeded {
+		return nil
+	}
+	return checkFormat("the state in "+e.config.Folder.Path(), string(r.Responses[0].GetResponseRange().Kvs[0].Value))
+}
+
+// endEarlierLives ends what an earlier process of this server has left: the
+// folder is locked, so it is dead, and nobody need wait for its lease to end.
+func (e *etcd) endEarlierLives(ctx context.Context) error {
+	r, err := e.client.Get(ctx, electionPrefix+"/", clientv3.WithPrefix())
+	if err != nil {
+		return fmt.Errorf("read candidates: %w", kinded(err))
+	}
+	for _, kv := range r.Kvs {
+		if !strings.HasPrefix(string(kv.Value), e.config.Name+"/") {
+			continue
+		}
+		_, err := e.client.Revoke(ctx, clientv3.LeaseID(kv.Lease))
+		if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return fmt.Errorf("end earlier candidate: %w", kinded(err))
+		}
+	}
+	return nil
+}
+
+// load fills the mirror anew with the state at one revision.
+func (e *etcd) load(ctx context.Context) error {
+	next := &Snapshot{}
+	key, at := "", int64(0)
+	for more := true; more; {
+		r, err := e.client.Get(ctx, key, clientv3.WithFromKey(), clientv3.WithLimit(pageSize), clientv3.WithRev(at))
+		if err != nil {
+			return fmt.Errorf("read state: %w", kinded(err))
+		}
+		at = r.Header.Revision
+		if next.Revision == 0 {
+			next.Revision = at
+		}
+		at = next.Revision
+		for _, kv := range r.Kvs {
+			name, object, ok := splitKey(string(kv.Key))
+			if table := next.table(name); ok && table != nil {
+				if err := table.set(object, kv.Value, kv.ModRevision); err != nil {
+					return fmt.Errorf("read state: %w", err)
+				}
+			}
+			key = string(kv.Key) + "\x00"
+		}
+		more = r.More
+	}
+	e.mirror.publish(next, []Change{{Revision: next.Revision}})
+	return nil
+}
+
+// follow keeps the mirror up with etcd until ctx ends. It follows every key, also
+// those of no table, so that the mirror comes to every revision.
+func (e *etcd) follow(ctx context.Context) {
+	for {
+		err := e.followOnce(ctx)
+		switch {
+		case ctx.Err() != nil:
+			e.mirror.fail(bulkhead.Errorf(bulkhead.ErrUnavailable, "the store is closed"))
+			return
+		case errors.Is(err, rpctypes.ErrCompacted):
+			e.config.Logger.Warn("state changed faster than it was followed: reading all of it")
+			err = e.load(ctx)
+		}
+		if err != nil {
+			e.mirror.fail(bulkhead.Errorf(bulkhead.ErrUnavailable, "follow state: %w", err))
+			return
+		}
+	}
+}
+
+func (e *etcd) followOnce(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	next := e.mirror.current.Load().Revision + 1
+	for r := range e.client.Watch(ctx, "", clientv3.WithFromKey(), clientv3.WithRev(next)) {
+		if err := r.Err(); err != nil {
+			return err
+		}
+		if len(r.Events) == 0 {
+			continue
+		}
+		changes := make([]change, len(r.Events))
+		for i, event := range r.Events {
+			changes[i] = change{key: string(event.Kv.Key), revision: event.Kv.ModRevision}
+			if event.Type == clientv3.EventTypePut {
+				changes[i].value = event.Kv.Value
+			}
+		}
+		if err := e.mirror.apply(changes[len(changes)-1].revision, changes); err != nil {
+			return err
+		}
+	}
+	return errors.New("etcd ended the watch")
+}
+
+func (e *etcd) commit(ctx context.Context, t txn) (revision int64, ok bool, err error) {
+	if t.creates {
+		if err := e.room(ctx); err != nil {
+			return 0, false, err
+		}
+	}
+	var conditions []clientv3.Cmp
+	var otherwise []clientv3.Op
+	if t.office != nil {
+		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(t.office.key), "=", t.office.created))
+		otherwise = append(otherwise, clientv3.OpGet(t.office.key, clientv3.WithKeysOnly()))
+	}
+	for _, c := range t.conditions {
+		if c.end == "" {
+			conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(c.key), "=", c.revision))
+		} else {
+			conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(c.key), "<", c.revision+1).WithRange(c.end))
+		}
+	}
+	writes := make([]clientv3.Op, len(t.writes))
+	for i, w := range t.writes {
+		if w.value == nil {
+			writes[i] = clientv3.OpDelete(w.key)
+		} else {
+			writes[i] = clientv3.OpPut(w.key, string(w.value))
+		}
+	}
+	r, err := e.client.Txn(ctx).If(conditions...).Then(writes...).Else(otherwise...).Commit()
+	switch {
+	case err != nil:
+		return 0, false, fmt.Errorf("commit: %w", kinded(err))
+	case !r.Succeeded && t.office != nil:
+		kvs := r.Responses[0].GetResponseRange().Kvs
+		if len(kvs) == 0 || kvs[0].CreateRevision != t.office.created {
+			return 0, false, ErrDeposed
+		}
+	}
+	return r.Header.Revision, r.Succeeded, nil
+}
+
+func (e *etcd) campaign(ctx context.Context) (office, error) {
+	seconds := max(1, int(e.config.Lease/time.Second))
+	session, err := concurrency.NewSession(e.client, concurrency.WithTTL(seconds))
+	if err != nil {
+		return office{}, fmt.Errorf("campaign: %w", kinded(err))
+	}
+	election := concurrency.NewElection(session, electionPrefix)
+	campaigning, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(session.Ctx(), cancel)() // no lease, no use
+	if err := election.Campaign(campaigning, e.life); err != nil {
+		_ = session.Close()
+		if ctx.Err() != nil {
+			return office{}, context.Cause(ctx)
+		}
+		return office{}, fmt.Errorf("campaign: %w", kinded(err))
+	}
+	return office{
+		fence:  fence{election.Key(), election.Rev()},
+		lost:   session.Done(),
+		resign: func() { _ = session.Close() }, // if it can not be revoked, the lease ends
+	}, nil
+}
+
+func (e *etcd) upkeep(ctx context.Context) error {
+	ticker := time.NewTicker(upkeepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.server.Server.StopNotify():
+			return errors.New("etcd stopped")
+		case <-ticker.C:
+			if err := e.tidy(ctx); err != nil && ctx.Err() == nil {
+				e.config.Logger.Warn("upkeep of etcd", "error", err)
+			}
+		}
+		e.mirror.mu.Lock()
+		err := e.mirror.err
+		e.mirror.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// room refuses new objects when etcd's file has reached the quota and can not be
+// made smaller. What changes or deletes an object still finds space.
+func (e *etcd) room(ctx context.Context) error {
+	if e.server.Server.Backend().Size() < e.config.Quota {
+		return nil
+	}
+	e.tidying.Lock()
+	defer e.tidying.Unlock()
+	if time.Since(e.tidied) >= tidyPause {
+		if err := e.tidyLocked(ctx); err != nil {
+			return fmt.Errorf("make room: %w", kinded(err))
+		}
+	}
+	if e.server.Server.Backend().Size() < e.config.Quota {
+		return nil
+	}
+	return full(nil)
+}
+
+func (e *etcd) tidy(ctx context.Context) error {
+	e.tidying.Lock()
+	defer e.tidying.Unlock()
+	return e.tidyLocked(ctx)
+}
+
+// tidyLocked gives free space in etcd's file back. Near the quota it drops
+// history first.
+func (e *etcd) tidyLocked(ctx context.Context) error {
+	e.tidied = time.Now()
+	b := e.server.Server.Backend()
+	near := b.Size() > e.config.Quota/10*8
+	if near {
+		_, err := e.client.Compact(ctx, e.mirror.current.Load().Revision, clientv3.WithCompactPhysical())
+		if err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+			return fmt.Errorf("compact: %w", err)
+		}
+	}
+	free := b.Size() - b.SizeInUse()
+	if near && free > 0 || free > slack && free > b.Size()/2 {
+		if err := b.Defrag(); err != nil {
+			return fmt.Errorf("defragment: %w", err)
+		}
+	}
+	// Beyond its own quota etcd refuses all writes until it is told to go on.
+	if s, err := e.client.Status(ctx, ""); err != nil {
+		return fmt.Errorf("read status: %w", err)
+	} else if len(s.Errors) > 0 && b.Size() < e.config.Quota/4*5 {
+		if _, err := e.client.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
+			return fmt.Errorf("disarm alarm: %w", err)
+		}
+	}
+	return nil
+}
+
+func (e *etcd) close() error {
+	e.closing.Do(func() {
+		e.stop()
+		e.following.Wait()
+		if e.client != nil {
+			_ = e.client.Close() // only says that it is closed
+		}
+		if e.server != nil {
+			e.server.Close()
+		}
+	})
+	return nil
+}
+
+// kinded gives etcd's errors the kinds that the rest of Bulkhead knows.
+func kinded(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return full(err)
+	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps):
+		return bulkhead.Errorf(bulkhead.ErrExhausted, "%w", err)
+	default:
+		return bulkhead.Errorf(bulkhead.ErrUnavailable, "%w", err)
+	}
+}
+
+func full(cause error) error {
+	return &bulkhead.Error{
+		Kind: bulkhead.ErrExhausted, Cause: cause,
+		Message: "the state has reached its quota",
+		Hint:    "delete releases and stamps that are not needed; their space is given back within a minute",
+	}
+}

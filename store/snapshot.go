@@ -1,0 +1,167 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"bulkhead"
+)
+
+// Snapshot is the whole state at one revision. It never changes, so it can be
+// kept and read by anybody without a lock.
+//
+// What it returns shares its inner maps, slices and pointers with every other
+// reader: do not change them. Inside Update, a Tx returns private copies.
+type Snapshot struct {
+	// Revision grows with every change of the state. Zero is the empty state.
+	Revision int64
+
+	Releases Table[ReleaseKey, bulkhead.Release]
+	Stamps   Table[bulkhead.StampName, bulkhead.Stamp]
+	Statuses Table[bulkhead.StampName, bulkhead.StampStatus]
+	Nodes    Table[bulkhead.NodeName, bulkhead.Node]
+	Tokens   Table[string, Token]
+	Notes    Table[string, Note]
+	Events   Events
+}
+
+// ReleaseKey is "PRODUCT/VERSION". Releases.Under(NewReleaseKey(p, "")) are all
+// releases of a product.
+type ReleaseKey string
+
+// NewReleaseKey builds the key of a release.
+func NewReleaseKey(product bulkhead.ProductName, version string) ReleaseKey {
+	return ReleaseKey(string(product) + "/" + version)
+}
+
+// Token lets an operator in. Only the hash of its text is known.
+type Token struct {
+	Hash     string    `json:"hash"` // hexadecimal SHA-256 of the token's text
+	Operator string    `json:"operator"`
+	Role     string    `json:"role"`
+	Created  time.Time `json:"created"`
+}
+
+// Note is a small fact about the cluster, such as its identity.
+type Note struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
+}
+
+// TableName names a table, in keys and in Change.
+type TableName string
+
+// The tables.
+const (
+	Releases TableName = "releases"
+	Stamps   TableName = "stamps"
+	Statuses TableName = "statuses"
+	Nodes    TableName = "nodes"
+	Tokens   TableName = "tokens"
+	Notes    TableName = "notes"
+	EventLog TableName = "events"
+)
+
+// root is where all objects are: root/TABLE/KEY. The v1 is the format of the
+// objects; see format in folder.go.
+const root = "/bulkhead/v1/"
+
+func keyOf(table TableName, key string) string { return root + string(table) + "/" + key }
+
+// deletions is a key that is written with every deletion from a table, so that
+// whoever has read the whole table notices. It belongs to no table.
+func deletions(table TableName) string { return root + string(table) }
+
+// splitKey is the opposite of keyOf.
+func splitKey(key string) (table TableName, name string, ok bool) {
+	rest, ok := strings.CutPrefix(key, root)
+	if !ok {
+		return "", "", false
+	}
+	t, name, ok := strings.Cut(rest, "/")
+	return TableName(t), name, ok
+}
+
+// rows is what a table is to the mirror.
+type rows interface {
+	set(key string, value []byte, revision int64) error
+	drop(key string)
+	peek(key string) any // the object, nil if there is none
+}
+
+// table is the table of that name, nil if this version knows none.
+func (s *Snapshot) table(name TableName) rows {
+	switch name {
+	case Releases:
+		return &s.Releases
+	case Stamps:
+		return &s.Stamps
+	case Statuses:
+		return &s.Statuses
+	case Nodes:
+		return &s.Nodes
+	case Tokens:
+		return &s.Tokens
+	case Notes:
+		return &s.Notes
+	case EventLog:
+		return &s.Events
+	default:
+		return nil
+	}
+}
+
+// Table holds objects of one type, sorted by key. The zero value is empty.
+type Table[K ~string, T any] struct{ rows tree[*row[T]] }
+
+type row[T any] struct {
+	value    T
+	revision int64 // of its last change
+}
+
+// Get is the object of that key. Do not change what it refers to.
+func (t Table[K, T]) Get(key K) (T, bool) {
+	if r, ok := t.rows.get(string(key)); ok {
+		return r.value, true
+	}
+	var zero T
+	return zero, false
+}
+
+// All yields every object in the order of keys. Do not change what they refer to.
+func (t Table[K, T]) All() iter.Seq[T] { return t.Under("") }
+
+// Under yields every object whose key begins with prefix, like All.
+func (t Table[K, T]) Under(prefix K) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for _, r := range t.rows.all(string(prefix), prefixEnd(string(prefix))) {
+			if !yield(r.value) {
+				return
+			}
+		}
+	}
+}
+
+// Len is the number of objects.
+func (t Table[K, T]) Len() int { return t.rows.len() }
+
+func (t *Table[K, T]) set(key string, value []byte, revision int64) error {
+	r := &row[T]{revision: revision}
+	if err := json.Unmarshal(value, &r.value); err != nil {
+		return fmt.Errorf("decode %T %q: %w", r.value, key, err)
+	}
+	t.rows = t.rows.put(key, r)
+	return nil
+}
+
+func (t *Table[K, T]) peek(key string) any {
+	if r, ok := t.rows.get(key); ok {
+		return r.value
+	}
+	return nil
+}
+
+func (t *Table[K, T]) drop(key string) { t.rows = t.rows.drop(key) }
