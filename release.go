@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Release is an immutable version of a product. Everything but Created is
-// covered by Digest, so equal content has an equal digest wherever it is made.
+// Release is an immutable version of a product. Everything but Created and
+// Warnings is covered by Digest, so equal content has an equal digest wherever it is made.
 type Release struct {
 	Product ProductName `json:"product"`
 	Version string      `json:"version"`

@@ -63,12 +63,15 @@ type Mount struct {
 	Subpath  string    `json:"subpath,omitempty"` // within a volume
 	Target   string    `json:"target"`            // absolute
 	ReadOnly bool      `json:"readOnly,omitempty"`
-	NoCopy   bool      `json:"noCopy,omitempty"`  // do not fill a new volume from the image
-	Content  string    `json:"content,omitempty"` // MountInline; may hold SecretRefs
-	Mode     uint32    `json:"mode,omitempty"`    // permission bits; 0: 0444
-	UID      int       `json:"uid,omitempty"`
-	GID      int       `json:"gid,omitempty"`
-	Size     int64     `json:"size,omitempty"` // bytes, tmpfs; 0: 64 MiB
+	NoCopy   bool      `json:"noCopy,omitempty"` // do not fill a new volume from the image
+	// Content is what a MountInline holds; it may have SecretRefs in it. Of
+	// a MountFile it is the digest of what is mounted, so that a release that
+	// changes it changes the service.
+	Content string `json:"content,omitempty"`
+	Mode    uint32 `json:"mode,omitempty"` // permission bits; 0: 0444
+	UID     int    `json:"uid,omitempty"`
+	GID     int    `json:"gid,omitempty"`
+	Size    int64  `json:"size,omitempty"` // bytes, tmpfs; 0: 64 MiB
 }
 
 // Attachment makes a service known under its name and Aliases to the services

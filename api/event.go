@@ -71,6 +71,9 @@ func (s *Server) registerEvents(hapi huma.API) {
 					return err
 				}
 			}
+			if !q.Follow {
+				return nil
+			}
 			last := max(view.Events.Last(), q.After)
 			for c := range changes {
 				if c.Table != store.EventLog && !c.Everything() {

@@ -149,7 +149,16 @@ type duplex struct {
 
 func (d *duplex) Read(p []byte) (int, error)  { return d.r.Read(p) }
 func (d *duplex) Write(p []byte) (int, error) { return d.w.Write(p) }
-func (d *duplex) Close() error                { return errors.Join(d.w.Close(), d.r.Close()) }
+
+// Close says that no more is written, and waits a moment for the other end to say
+// the same: hanging up at once would take what was written last with it.
+func (d *duplex) Close() error {
+	err := d.w.Close()
+	stop := time.AfterFunc(5*time.Second, func() { _ = d.r.Close() })
+	defer stop.Stop()
+	_, _ = io.Copy(io.Discard, d.r)
+	return errors.Join(err, d.r.Close())
+}
 
 func (c *NodeClient) open(ctx context.Context, path string) (*duplex, error) {
 	r, w := io.Pipe()

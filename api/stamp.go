@@ -206,7 +206,8 @@ func (c *Client) change(ctx context.Context, method, path string, f flags, in an
 	return out, c.call(ctx, method, path, v, in, &out)
 }
 
-type stampInput struct {
+// StampInput names a stamp in a path. (Exported, so that huma sees what embeds it.)
+type StampInput struct {
 	Name string `path:"name" doc:"Of the stamp"`
 }
 
@@ -218,7 +219,7 @@ func (s *Server) registerStamps(hapi huma.API) {
 	})
 	register(s, hapi, operation{
 		method: http.MethodGet, path: "/v1/stamps/{name}", id: "show-stamp", tag: "Stamps", summary: "Show a stamp",
-	}, func(_ context.Context, in *stampInput) (*answer[Stamp], error) {
+	}, func(_ context.Context, in *StampInput) (*answer[Stamp], error) {
 		view := s.c.Store.View()
 		stamp, err := findStamp(view, in.Name)
 		if err != nil {
@@ -229,7 +230,7 @@ func (s *Server) registerStamps(hapi huma.API) {
 	register(s, hapi, operation{
 		method: http.MethodGet, path: "/v1/stamps/{name}/watch", id: "watch-stamp", tag: "Stamps", stream: Stamp{}, summary: "Follow a stamp",
 		description: "A stream of the stamp as it is, and again whenever that changes, until it is gone.",
-	}, func(_ context.Context, in *stampInput) (*huma.StreamResponse, error) {
+	}, func(_ context.Context, in *StampInput) (*huma.StreamResponse, error) {
 		stamp, err := s.stamp(in.Name)
 		if err != nil {
 			return nil, err
@@ -252,7 +253,7 @@ func (s *Server) registerStamps(hapi huma.API) {
 		method: http.MethodPut, path: "/v1/stamps/{name}", id: "apply-stamp", tag: "Stamps", summary: "Create a stamp, or make it as the body says",
 		description: "Modules and public settings that the body leaves out go; secret settings and the release stay.",
 	}, func(ctx context.Context, in *struct {
-		stampInput
+		StampInput
 		DryRun bool `query:"dryRun" doc:"Say what would happen and change nothing"`
 		Body   StampSpec
 	},
@@ -267,7 +268,7 @@ func (s *Server) registerStamps(hapi huma.API) {
 		method: http.MethodPatch, path: "/v1/stamps/{name}", id: "update-stamp", tag: "Stamps", summary: "Change a stamp",
 		description: "Only the tasks that change are replaced.",
 	}, func(ctx context.Context, in *struct {
-		stampInput
+		StampInput
 		DryRun bool `query:"dryRun" doc:"Say what would happen and change nothing"`
 		Body   StampUpdate
 	},
@@ -278,7 +279,7 @@ func (s *Server) registerStamps(hapi huma.API) {
 	verb := func(name, summary string, do func(*bulkhead.Stamp) (changed bool, err error)) {
 		register(s, hapi, operation{
 			method: http.MethodPost, path: "/v1/stamps/{name}/" + name, id: name + "-stamp", tag: "Stamps", summary: summary,
-		}, func(ctx context.Context, in *stampInput) (*answer[StampChange], error) {
+		}, func(ctx context.Context, in *StampInput) (*answer[StampChange], error) {
 			out, err := s.amend(ctx, in.Name, name, do)
 			return &answer[StampChange]{out}, err
 		})
@@ -304,7 +305,7 @@ func (s *Server) registerStamps(hapi huma.API) {
 		method: http.MethodDelete, path: "/v1/stamps/{name}", id: "delete-stamp", tag: "Stamps", summary: "Delete a stamp",
 		description: "Its data is kept for 30 days, unless purge is set; until then the stamp can be restored.",
 	}, func(ctx context.Context, in *struct {
-		stampInput
+		StampInput
 		Purge bool `query:"purge" doc:"Delete the data too, also of a stamp that was deleted before"`
 	},
 	) (*answer[StampChange], error) {

@@ -91,6 +91,7 @@ func (s *Server) serveLines(w http.ResponseWriter, r *http.Request, run func(ctx
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx in front: do not wait for more
 	ctx, cancel := context.WithCancel(r.Context())
+	defer context.AfterFunc(s.ctx, cancel)()
 	l := &lines{w: w, rc: http.NewResponseController(w)}
 	_ = l.rc.SetReadDeadline(time.Time{})
 	if l.write(nil) != nil { // the head, so that the client knows that it has begun

@@ -37,9 +37,10 @@ func (p *Project) Release(version string, bundle bulkhead.Digest, size int64, im
 }
 
 // Digest is the address of a release's content: the SHA-256 of its JSON without
-// Digest and Created, its keys in the order of the type and maps sorted.
+// Digest, Created and Warnings (their wording is Bulkhead's, not the product's),
+// its keys in the order of the type and maps sorted.
 func Digest(r bulkhead.Release) bulkhead.Digest {
-	r.Digest, r.Created = "", time.Time{}
+	r.Digest, r.Created, r.Warnings = "", time.Time{}, nil
 	encoded, err := json.Marshal(r)
 	if err != nil {
 		panic("compose: a release that is no JSON: " + err.Error()) // Settings were valid JSON once

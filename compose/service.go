@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"archive/tar"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
@@ -155,6 +156,22 @@ func (f *freezing) file(name string) (string, error) {
 		return "", &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
 	return clean, nil
+}
+
+// digest addresses a file or folder of the bundle: the SHA-256 of its tar.
+func (f *freezing) digest(name string, failed func(error)) string {
+	sum := sha256.New()
+	t := tar.NewWriter(sum)
+	for _, n := range sortedKeys(f.files.names) {
+		if n != name && n != name+"/" && !strings.HasPrefix(n, name+"/") && name != "." {
+			continue
+		}
+		if err := f.bundleFile(t, f.root, n, f.files.names[n]); err != nil {
+			failed(err)
+			return ""
+		}
+	}
+	return "sha256:" + hex.EncodeToString(sum.Sum(nil))
 }
 
 func (f *freezing) labelsOf(s types.ServiceConfig, refuse refuseFunc) map[string]string {
@@ -458,8 +475,9 @@ func (f *freezing) volumeMount(key string, v types.ServiceVolumeConfig, refuse r
 		name, err := f.file(v.Source)
 		if err != nil {
 			refuse("volumes", v.Target, "%s", describe(v.Source, err))
+			return m
 		}
-		m.Source = name
+		m.Source, m.Content = name, f.digest(name, func(err error) { refuse("volumes", v.Target, "%s", describe(v.Source, err)) })
 	case types.VolumeTypeVolume:
 		m.Kind, m.Source = bulkhead.MountVolume, v.Source
 		if v.Source == "" {
@@ -564,6 +582,7 @@ func (f *freezing) fileMount(kind string, ref types.FileReferenceConfig, object 
 		}
 		if ref.Mode == nil && ref.UID == "" && ref.GID == "" {
 			m.Kind, m.Source = bulkhead.MountFile, name
+			m.Content = f.digest(name, func(err error) { refuse(kind, ref.Source, "%s: %s", ref.Source, describe(object.File, err)) })
 			return m
 		}
 		content, err := readFile(f.root, name)

@@ -57,6 +57,9 @@ func TestShimOfStamp(t *testing.T) {
 		}
 		n.absent(c)
 	}
+	if p := n.runtime.known.join("next", place{stamp: "acme"}); p.group != "next" {
+		t.Errorf("the next task joins shim %s, which is about to end", p.group)
+	}
 	n.eventually("the shim ends with its last task", func() bool {
 		_, err := os.Stat("/proc/" + shim)
 		return errors.Is(err, os.ErrNotExist)

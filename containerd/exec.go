@@ -42,7 +42,8 @@ func (r *Runtime) Exec(ctx context.Context, id bulkhead.TaskID, e agent.Exec) (i
 	if err != nil {
 		return 0, fmt.Errorf("load task %s: %w", id, fault(err))
 	}
-	stdin := &closingReader{Reader: e.Stdin}
+	stdin := &input{Reader: e.Stdin, started: make(chan func(), 1)}
+	defer close(stdin.started)
 	process, err := task.Exec(ctx, "exec-"+randomName(), execProcess(spec.Process, e), r.streams(e, stdin))
 	if err != nil && (errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) || strings.Contains(err.Error(), "cannot exec in a")) {
 		return 0, notRunning
@@ -61,10 +62,10 @@ func (r *Runtime) Exec(ctx context.Context, id bulkhead.TaskID, e agent.Exec) (i
 	if err != nil {
 		return 0, fmt.Errorf("wait for command in task %s: %w", id, fault(err))
 	}
-	stdin.close = func() { _ = process.CloseIO(whole, client.WithStdinCloser) }
 	if err := process.Start(whole); err != nil {
 		return 0, execFault(id, e.Command[0], fault(err))
 	}
+	stdin.started <- func() { _ = process.CloseIO(whole, client.WithStdinCloser) }
 	for {
 		select {
 		case status := <-ended:
@@ -142,16 +143,19 @@ func execFault(id bulkhead.TaskID, program string, err error) error {
 	return fmt.Errorf("start command in task %s: %w", id, err)
 }
 
-// closingReader tells when its input has ended, so that the command sees that too.
-type closingReader struct {
+// input is what a command reads. The command sees its end only when containerd
+// is told, and that can happen only when the command has started.
+type input struct {
 	io.Reader
-	close func() // set before anything is read
+	started chan func() // gets what tells containerd; closed with the command
 }
 
-func (c *closingReader) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
+func (i *input) Read(p []byte) (int, error) {
+	n, err := i.Reader.Read(p)
 	if err != nil {
-		c.close()
+		if end := <-i.started; end != nil {
+			end()
+		}
 	}
 	return n, err
 }

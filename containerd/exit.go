@@ -35,7 +35,9 @@ func (r *Runtime) Exits(ctx context.Context) <-chan agent.Exit {
 			if time.Since(since) > longest {
 				pause = shortest
 			}
-			r.log.Warn("exits of tasks are not seen for now", "error", err, "pause", pause)
+			if pause == shortest {
+				r.log.Warn("exits of tasks are not seen for now", "error", err)
+			}
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():

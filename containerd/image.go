@@ -23,10 +23,12 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	continuity "github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/containerd/platforms"
 	"github.com/moby/sys/user"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 
 	"bulkhead"
 )
@@ -98,7 +100,7 @@ func (r *Runtime) Pull(ctx context.Context, i bulkhead.Image) error {
 		}
 	}
 	r.images.delete(i.Digest)
-	_, err = r.client.Pull(ctx, imageName(i),
+	_, err = r.client.Pull(quiet(ctx), imageName(i),
 		client.WithResolver(r.resolver()),
 		client.WithPlatformMatcher(platforms.Default()),
 		client.WithPullUnpack,
@@ -109,6 +111,14 @@ func (r *Runtime) Pull(ctx context.Context, i bulkhead.Image) error {
 	}
 	_, err = r.image(ctx, i)
 	return err
+}
+
+// quiet keeps containerd's client from writing to standard error: what matters
+// is in its errors.
+func quiet(ctx context.Context) context.Context {
+	logger := logrus.New()
+	logger.SetOutput(io.Discard)
+	return log.WithLogger(ctx, logrus.NewEntry(logger))
 }
 
 // resolver finds every image in the built-in registry.

@@ -47,6 +47,9 @@ func newNode(t testing.TB) *node {
 	if os.Getuid() != 0 {
 		t.Fatal("these tests run containers: run them as root")
 	}
+	if test, ok := t.(*testing.T); ok {
+		test.Parallel() // nodes do not see each other
+	}
 	n := &node{t: t, instance: "t" + strings.ToLower(rand.Text()[:8]), folder: t.TempDir()}
 	n.config = EngineConfig{Instance: n.instance, Folder: filepath.Join(n.folder, "containerd"), Private: true}
 	n.netns = filepath.Join("/run/netns", "bulkhead-"+n.instance)

@@ -424,6 +424,8 @@ func TestSmuggling(t *testing.T) {
 			})
 			c.Close()
 			<-over
+			mu.Lock()
+			defer mu.Unlock()
 			for i, s := range seen {
 				// What is hidden in a request may be seen only as a second request
 				// that the gateway itself has read and routed as such.

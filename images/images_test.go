@@ -671,6 +671,44 @@ func TestHostileLayer(t *testing.T) {
 	}
 }
 
+// TestWrongDiffID: a layer that is whole, but not the one that the configuration
+// names, would fail on the node.
+func TestWrongDiffID(t *testing.T) {
+	s := serve(t, registry.Config{})
+	img := imageOf(t, "linux/amd64", layerOf(t, file{name: "a", body: "a"}))
+	c, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = c.DeepCopy()
+	c.RootFS.DiffIDs[0].Hex = strings.Repeat("0", 64)
+	if img, err = mutate.ConfigFile(img, c); err != nil {
+		t.Fatal(err)
+	}
+	found := find(t, open(t, Options{Archives: []string{layoutDir(t, map[string]mutate.Appendable{"web": img})}, Offline: true}), "web")
+	for range 2 {
+		if _, err := Push(t.Context(), s.Target, found, nil); !errors.Is(err, bulkhead.ErrInvalid) || !strings.Contains(err.Error(), "layer 1 of 1") {
+			t.Errorf("Push: %v", err)
+		}
+	}
+	if left := s.manifests(t); len(left) > 0 {
+		t.Errorf("published %v", left)
+	}
+}
+
+// TestSameLayerTwice: what an image names twice is sent once.
+func TestSameLayerTwice(t *testing.T) {
+	s := serve(t, registry.Config{})
+	layer := tarOf(t, file{name: "a", body: noise(100_000)})
+	path := save(t, "a.tar", dockerArchive(t, "web", layer, layer, layer))
+	if _, err := Push(t.Context(), s.Target, find(t, open(t, Options{Archives: []string{path}, Offline: true}), "web"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.sent.Load(); n > int64(len(layer))*3/2 {
+		t.Errorf("sent %d bytes of layers of %d", n, len(layer))
+	}
+}
+
 // TestUnwantedUpload: content that was sent whole and then refused is dropped.
 func TestUnwantedUpload(t *testing.T) {
 	s := serve(t, registry.Config{})

@@ -230,7 +230,7 @@ func (i *inspection) verify() error {
 	}
 	if i.fault == nil && whole {
 		i.pipe.Close()
-		<-i.checked
+		i.fault = <-i.checked
 	} else {
 		i.pipe.CloseWithError(io.ErrUnexpectedEOF)
 		<-i.checked

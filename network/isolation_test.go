@@ -96,32 +96,26 @@ func TestNoPortIsOpenToOtherStamps(t *testing.T) {
 			t.Fatalf("the test is worthless: port %d is closed to a neighbour: %v", port, err)
 		}
 	}
-	ports := make([]uint16, 0, 65535)
-	for port := 1; port <= 65535; port++ {
-		ports = append(ports, uint16(port))
-	}
-	for _, target := range []netip.Addr{web.Address, web.Gateway} {
-		if open := scan(t, stranger.Netns, target, ports); len(open) > 0 {
-			t.Errorf("%d ports of %s are open to another stamp, among them %d", len(open), target, open[0])
-		}
+	if open := scan(t, stranger.Netns, web.Address); len(open) > 0 {
+		t.Errorf("%d ports of %s are open to another stamp, among them %d", len(open), web.Address, open[0])
 	}
 }
 
-// scan returns the ports to which a connection can be made. It ends the test when
-// attempts are not refused at once.
-func scan(t *testing.T, netns string, to netip.Addr, ports []uint16) (open []uint16) {
+// scan returns the ports, of all, to which a connection can be made. It gives up
+// when attempts are not refused at once.
+func scan(t *testing.T, netns string, to netip.Addr) (open []int) {
 	t.Helper()
 	within(t, netns, func() {
 		timeout := unix.NsecToTimeval(short.Nanoseconds())
 		slow := 0
-		for _, port := range ports {
+		for port := 1; port <= 65535; port++ {
 			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout) // of connect, too
-			switch err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(port), Addr: to.As4()}); err {
+			switch err := unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: to.As4()}); err {
 			case nil:
 				open = append(open, port)
 			case unix.EINPROGRESS:
