@@ -93,7 +93,7 @@ x-bulkhead: {version: "1"}
 		if code == 0 || !strings.Contains(out, "/no/such/command") {
 			t.Errorf("exit code %d: %s", code, out)
 		}
-		s := n.show("never").Status
+		s := n.show("never")
 		if s.Phase != bulkhead.PhaseFailed || !strings.Contains(s.Message, "/no/such/command") || strings.Contains(s.Message, "\n") {
 			t.Errorf("phase %s, message %q", s.Phase, s.Message)
 		}
@@ -104,7 +104,7 @@ x-bulkhead: {version: "1"}
 		t.Helper()
 		n.Until(20*time.Second, what, func() error {
 			for _, name := range []string{"acme", "globex"} {
-				if s := n.show(name).Status; s.Phase != bulkhead.PhaseRunning {
+				if s := n.show(name); s.Phase != bulkhead.PhaseRunning {
 					return fmt.Errorf("%s is %s: %s", name, s.Phase, s.Message)
 				}
 			}

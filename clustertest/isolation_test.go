@@ -34,7 +34,7 @@ func (n *Node) ask(stamp, path string, query url.Values, out any) {
 
 func (n *Node) address(stamp string) string {
 	n.T.Helper()
-	for _, t := range n.show(stamp).Status.Tasks {
+	for _, t := range n.show(stamp).Tasks {
 		if t.Service == "web" && t.State == bulkhead.TaskRunning {
 			return t.Address.String()
 		}

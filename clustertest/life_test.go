@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"bulkhead"
+	"bulkhead/api"
 )
 
 // shop is a product of three services, chained, with a volume, a module, public
@@ -49,11 +50,7 @@ x-bulkhead:
     - {host: reports, path: /, service: extra, port: 8080}
 `
 
-func (n *Node) show(name string) (s struct {
-	Stamp  bulkhead.Stamp       `json:"stamp"`
-	Status bulkhead.StampStatus `json:"status"`
-},
-) {
+func (n *Node) show(name string) (s api.Stamp) {
 	n.T.Helper()
 	out := n.Run("stamp", "show", name, "-o", "json")
 	if err := json.Unmarshal([]byte(out), &s); err != nil {
@@ -66,7 +63,7 @@ func (n *Node) show(name string) (s struct {
 func (n *Node) ids(name string) map[bulkhead.ServiceName]bulkhead.TaskID {
 	n.T.Helper()
 	out := map[bulkhead.ServiceName]bulkhead.TaskID{}
-	for _, t := range n.show(name).Status.Tasks {
+	for _, t := range n.show(name).Tasks {
 		if t.State == bulkhead.TaskRunning {
 			out[t.Service] = t.ID
 		}
@@ -136,9 +133,6 @@ func TestLifeOfAStamp(t *testing.T) {
 
 	t.Run("secrets are sealed and never shown", func(t *testing.T) {
 		var env []string
-		if err := json.Unmarshal([]byte(n.MustGet("acme", "/api/../env")), &env); err == nil {
-			t.Log("path is cleaned by the client")
-		}
 		out := n.Run("stamp", "exec", "acme", "api", "--", "/probe", "get", "http://127.0.0.1:8080/env")
 		if err := json.Unmarshal([]byte(out), &env); err != nil {
 			t.Fatalf("%v in %q", err, out)

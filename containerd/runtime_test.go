@@ -159,6 +159,9 @@ func TestProcess(t *testing.T) {
 	if got := n.output(c); got != "out\nerr\n" && got != "err\nout\n" {
 		t.Errorf("log is %q", got)
 	}
+	if got := n.output(n.container("acme", "late")); got != "last words\n" {
+		t.Errorf("log is %q", got)
+	}
 }
 
 func TestCommand(t *testing.T) {

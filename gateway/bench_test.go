@@ -93,7 +93,7 @@ func bareProxy(backend netip.AddrPort) *httputil.ReverseProxy {
 			p.Out.Host = p.In.Host
 			p.SetXForwarded()
 		},
-		Transport:  &http.Transport{MaxIdleConnsPerHost: 512, DisableCompression: true},
+		Transport:  &http.Transport{MaxIdleConnsPerHost: 512, IdleConnTimeout: 90 * time.Second, DisableCompression: true},
 		BufferPool: new(buffers),
 	}
 }

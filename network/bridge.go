@@ -195,7 +195,7 @@ func (n *Network) makeBridge(stamp bulkhead.StampName, subnet netip.Prefix) (ind
 	// kernel's own route to the same destination has taken its place.
 	dst := &net.IPNet{IP: subnet.Addr().AsSlice(), Mask: net.CIDRMask(24, 32)}
 	claim := &netlink.Route{LinkIndex: br.Index, Dst: dst, Scope: netlink.SCOPE_LINK, Protocol: unix.RTPROT_STATIC}
-	if err := netlink.RouteReplace(claim); err != nil {
+	if err := netlink.RouteAdd(claim); err != nil {
 		return 0, fmt.Errorf("claim subnet %s: %w", subnet, err)
 	}
 	address := &netlink.Addr{IPNet: &net.IPNet{IP: gateway(subnet).AsSlice(), Mask: dst.Mask}}

@@ -225,6 +225,53 @@ func TestOutside(t *testing.T) {
 	})
 }
 
+// IPv6 is off, and would lead nowhere if a task could turn it on.
+func TestIPv6(t *testing.T) {
+	n := running(t, "00d2")
+	web := join(t, n, "acme", "web.1-x")
+	const api = "[fd00:b4::1]:53" // a port that IPv4 may reach
+	// turnOn returns when address can be used, which the kernel does not wait for.
+	turnOn := func(name, address, listen, peer string, at netip.Addr) {
+		err := setSysctl("net/ipv6/conf/"+name+"/disable_ipv6", "0")
+		link, linkErr := netlink.LinkByName(name)
+		if err := errors.Join(err, linkErr); err != nil {
+			t.Error(err)
+			return
+		}
+		a := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(address), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}
+		neighbour := &netlink.Neigh{LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP(peer), HardwareAddr: hardwareAddr(at)}
+		if err := errors.Join(netlink.AddrAdd(link, a), netlink.NeighSet(neighbour)); err != nil {
+			t.Error(err)
+			return
+		}
+		l, err := net.Listen("tcp6", listen)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() { l.Close() })
+		for deadline := time.Now().Add(long); ; {
+			c, err := net.DialTimeout("tcp6", listen, short)
+			if err == nil {
+				c.Close()
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Errorf("the test is worthless: %s is not reachable at home: %v", listen, err)
+				return
+			}
+		}
+	}
+	turnOn(n.bridgeName(netip.PrefixFrom(web.Gateway, 24).Masked()), "fd00:b4::1", api, "fd00:b4::2", web.Address)
+	within(t, web.Netns, func() { turnOn("eth0", "fd00:b4::2", "[fd00:b4::2]:7070", "fd00:b4::1", web.Gateway) })
+	within(t, web.Netns, func() {
+		if c, err := net.DialTimeout("tcp6", api, short); err == nil {
+			c.Close()
+			t.Error("a task reaches the host by IPv6")
+		}
+	})
+}
+
 // A task that sends from an address that is not of its bridge is not heard.
 func TestForgedSource(t *testing.T) {
 	n := running(t, "00e1")

@@ -127,13 +127,9 @@ func removeAll(t testing.TB, n *Network) {
 	if files, _ := filepath.Glob(n.netns("*")); len(files) > 0 {
 		t.Errorf("namespaces left behind: %v", files)
 	}
-	c, err := n.firewall.connect()
-	if err != nil {
+	if err := n.Purge(context.Background()); err != nil {
 		t.Error(err)
-		return
 	}
-	c.DelTable(n.firewall.inetTable())
-	_ = c.Flush() // it need not be there
 }
 
 func linksOf(t testing.TB, n *Network) (list []string) {

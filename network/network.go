@@ -177,19 +177,31 @@ func (n *Network) Run(ctx context.Context) error {
 	n.mu.Lock()
 	n.serving = true
 	n.mu.Unlock()
-	defer n.stopServers()
 	n.startServers()
 	close(n.ready)
 
-	tick := time.NewTicker(restoreEvery)
-	defer tick.Stop()
+	// Apart from the firewall, which must not wait for a stamp's mu.
+	var retries sync.WaitGroup
+	retries.Go(func() {
+		for every := time.Tick(restoreEvery); ; n.startServers() {
+			select {
+			case <-ctx.Done():
+				return
+			case <-every:
+			}
+		}
+	})
+	defer func() {
+		retries.Wait()
+		n.stopServers()
+	}()
+	every := time.Tick(restoreEvery)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changes.C:
-		case <-tick.C:
-			n.startServers()
+		case <-every:
 		}
 		if err := n.secure(); err != nil {
 			n.cfg.Log.Error("stamps may not be kept apart: the firewall cannot be put in place", "err", err)

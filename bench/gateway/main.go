@@ -5,8 +5,8 @@
 // Every proxy is a process of its own and all run for the whole time; wrk loads
 // one after the other, round after round, so that whatever else the machine does
 // meets all of them. The table has the medians of the rounds. CPU is what the
-// proxy's own processes used, which other load disturbs least; the last column
-// compares requests a second with the bare proxy.
+// proxy's own processes used, which other load disturbs least; the last column is
+// requests a second divided by the bare proxy's of the same round.
 //
 // It needs wrk, listens on the loopback only, and ends what it has started.
 package main
@@ -273,7 +273,7 @@ func (b *bench) load(ctx context.Context, p *proxy, d time.Duration) (t turn, er
 	if err != nil {
 		return t, err
 	}
-	out, err := exec.CommandContext(ctx, "wrk", "-t2", "-c", strconv.Itoa(b.connections), "-d", d.String(), "--latency",
+	out, err := exec.CommandContext(ctx, "wrk", "-t2", "-c", strconv.Itoa(b.connections), "-d", strconv.Itoa(max(int(d.Seconds()), 1)), "--timeout", "10", "--latency",
 		"-H", "Host: stamp-4711.localhost", "http://"+p.address+"/").CombinedOutput()
 	if err != nil {
 		return t, fmt.Errorf("load %s: %w\n%s", p.name, err, out)
@@ -334,7 +334,6 @@ func (b *bench) print(proxies []*proxy) {
 	fmt.Printf("1 KiB answer, wrk -t2 -c%d -d%v, median of %d rounds\n", b.connections, b.turn, b.rounds)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "proxy\treq/s\tp50 ms\tp99 ms\tCPU s per 1,000 req\tto bare\t")
-	bare := median(proxies[1].turns, func(t turn) float64 { return t.rate })
 	for i, p := range proxies {
 		name := p.name
 		if i == 0 {
@@ -344,9 +343,18 @@ func (b *bench) print(proxies []*proxy) {
 		fmt.Fprintf(w, "%s\t%.0f\t%.2f\t%.2f\t%.4f\t%.3f\t\n", name, rate,
 			median(p.turns, func(t turn) float64 { return float64(t.p50) / 1e6 }),
 			median(p.turns, func(t turn) float64 { return float64(t.p99) / 1e6 }),
-			median(p.turns, func(t turn) float64 { return t.cpu.Seconds() }), rate/bare)
+			median(p.turns, func(t turn) float64 { return t.cpu.Seconds() }), p.ratio(proxies[1]))
 	}
 	_ = w.Flush()
+}
+
+// ratio is the median of p's rate divided by other's in the same round.
+func (p *proxy) ratio(other *proxy) float64 {
+	i := -1
+	return median(p.turns, func(t turn) float64 {
+		i++
+		return t.rate / other.turns[i].rate
+	})
 }
 
 func median(turns []turn, of func(turn) float64) float64 {

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
 	"sync"
+	"time"
 
 	"bulkhead"
 	"bulkhead/gateway"
@@ -47,7 +50,8 @@ func play(ctx context.Context, role, address, backend string) error {
 }
 
 // bare is the yardstick: httputil.ReverseProxy with what anybody would give it,
-// a pool of buffers and enough idle connections.
+// a pool of buffers and enough idle connections. It has no limits, no metrics and
+// one backend.
 func bare(backend string) http.Handler {
 	target := &url.URL{Scheme: "http", Host: backend}
 	return &httputil.ReverseProxy{
@@ -56,8 +60,9 @@ func bare(backend string) http.Handler {
 			p.Out.Host = p.In.Host
 			p.SetXForwarded()
 		},
-		Transport:  &http.Transport{MaxIdleConnsPerHost: 512, DisableCompression: true},
+		Transport:  &http.Transport{MaxIdleConnsPerHost: 512, IdleConnTimeout: 90 * time.Second, DisableCompression: true},
 		BufferPool: new(buffers),
+		ErrorLog:   log.New(io.Discard, "", 0), // wrk leaves in the middle of requests
 	}
 }
 

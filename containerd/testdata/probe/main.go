@@ -35,6 +35,10 @@ func main() {
 	case "both": // to both streams in turn
 		fmt.Fprintln(os.Stdout, "out")
 		fmt.Fprintln(os.Stderr, "err")
+	case "late": // to standard error, when standard output has ended
+		os.Stdout.Close()
+		time.Sleep(50 * time.Millisecond)
+		fmt.Fprintln(os.Stderr, "last words")
 	case "env":
 		for _, variable := range os.Environ() {
 			fmt.Println(variable)
