@@ -32,6 +32,7 @@ type machine struct {
 	kept       map[string]bool // stamps whose data was set aside
 	names      map[string]int  // addresses behind each name
 	nets       map[bulkhead.TaskID]Endpoint
+	slow       time.Duration // of Remove
 	calls      []string
 }
 
@@ -95,6 +96,7 @@ func (m *machine) end(id bulkhead.TaskID, code int) {
 }
 
 func (m *machine) Remove(_ context.Context, id bulkhead.TaskID) error {
+	time.Sleep(m.slow) // pretended time
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.containers, id)
@@ -476,6 +478,33 @@ func TestAgentRejectsWhatCanNeverStart(t *testing.T) {
 		time.Sleep(time.Hour)
 		if len(m.calls) != before {
 			t.Errorf("it was tried again: %v", m.calls[before:])
+		}
+	})
+}
+
+func TestAgentStopsAndStarts(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m, s := newMachine(), newServer()
+		m.slow = time.Second // to clear a task away
+		stamp := shop()
+		s.order(assign(stamp))
+		boot(t, m, s, dir)
+		until(t, "acme runs", time.Second, func() bool { return s.of("acme").Phase == bulkhead.PhaseRunning })
+		stamp.Desired, stamp.Generation = bulkhead.DesiredStopped, 2
+		s.order(assign(stamp))
+		until(t, "acme is stopped", time.Minute, func() bool { return s.of("acme").Phase == bulkhead.PhaseStopped })
+		// At once, while the old tasks are still being cleared away.
+		stamp.Desired, stamp.Generation = bulkhead.DesiredRunning, 3
+		s.order(assign(stamp))
+		until(t, "acme runs again", time.Minute, func() bool {
+			st := s.of("acme")
+			return st.Generation == 3 && st.Phase == bulkhead.PhaseRunning
+		})
+		for _, task := range s.of("acme").Tasks {
+			if task.State != bulkhead.TaskRunning {
+				t.Errorf("acme is said to run while %s is %s", task.ID, task.State)
+			}
 		}
 	})
 }

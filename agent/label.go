@@ -44,8 +44,8 @@ func (c care) probed() bool {
 }
 
 func labels(t bulkhead.Task, c care) map[string]string {
-	// Values of secrets that the probe's command may hold stay out: containers'
-	// labels are listed by other tools. The service's own text goes in.
+	// The probe's command goes in with references in place of secrets: containers'
+	// labels are kept on disk and listed by other tools.
 	b, err := json.Marshal(c)
 	if err != nil || len(b) > 3<<10 {
 		b, _ = json.Marshal(care{Signal: c.Signal, Grace: c.Grace, Memory: c.Memory})

@@ -37,8 +37,8 @@ func (l *stampLoop) prepare(ctx context.Context, as bulkhead.Assignment, t bulkh
 	if err != nil {
 		return Endpoint{}, fmt.Errorf("join network: %w", err)
 	}
-	s = withSecrets(s, as.Secrets)
-	binds, err := l.binds(ctx, as.Stamp, t, s)
+	secrets := secretsOf(s, as.Secrets)
+	binds, err := l.binds(ctx, as.Stamp, t, s, secrets)
 	if err != nil {
 		return Endpoint{}, err
 	}
@@ -51,7 +51,7 @@ func (l *stampLoop) prepare(ctx context.Context, as bulkhead.Assignment, t bulkh
 		return Endpoint{}, fmt.Errorf("open log: %w", err)
 	}
 	err = c.Runtime.Prepare(ctx, Container{
-		ID: t.ID, Stamp: l.name, Service: s, Netns: endpoint.Netns,
+		ID: t.ID, Stamp: l.name, Service: s, Secrets: secrets, Netns: endpoint.Netns,
 		Binds: slices.Concat(binds, names), Labels: labels(t, careOf(s)), Log: logPath,
 	})
 	return endpoint, err
@@ -80,7 +80,7 @@ func (l *stampLoop) level(ctx context.Context, s bulkhead.Stamp) error {
 }
 
 // binds turns a service's mounts into paths of this node.
-func (l *stampLoop) binds(ctx context.Context, stamp bulkhead.Stamp, t bulkhead.Task, s bulkhead.Service) ([]Bind, error) {
+func (l *stampLoop) binds(ctx context.Context, stamp bulkhead.Stamp, t bulkhead.Task, s bulkhead.Service, secrets map[string]string) ([]Bind, error) {
 	var binds []Bind
 	bundle := ""
 	for i, m := range s.Mounts {
@@ -111,7 +111,7 @@ func (l *stampLoop) binds(ctx context.Context, stamp bulkhead.Stamp, t bulkhead.
 			if mode == 0 {
 				mode = 0o444
 			}
-			if err := writeOwned(path, m.Content, mode, m.UID, m.GID); err != nil {
+			if err := writeOwned(path, reveal(m.Content, secrets), mode, m.UID, m.GID); err != nil {
 				return nil, fmt.Errorf("write %s: %w", m.Target, err)
 			}
 			b.Source, b.ReadOnly = path, true
@@ -186,39 +186,21 @@ func ref(s bulkhead.Stamp) bulkhead.StampRef {
 	return bulkhead.StampRef{Name: s.Name, UID: s.UID, Epoch: s.Epoch}
 }
 
-// withSecrets puts the values of secret settings where the service refers to them.
-func withSecrets(s bulkhead.Service, secrets map[string]string) bulkhead.Service {
-	if len(s.Secrets) == 0 {
-		return s
-	}
-	var pairs []string
+// secretsOf are the values of the secrets that a service refers to.
+func secretsOf(s bulkhead.Service, secrets map[string]string) map[string]string {
+	out := make(map[string]string, len(s.Secrets))
 	for _, name := range s.Secrets {
-		pairs = append(pairs, bulkhead.SecretRef(name), secrets[name])
+		out[name] = secrets[name]
 	}
-	r := strings.NewReplacer(pairs...)
-	list := func(in []string) []string {
-		out := slices.Clone(in)
-		for i := range out {
-			out[i] = r.Replace(out[i])
-		}
-		return out
+	return out
+}
+
+// reveal puts values where a text refers to them.
+func reveal(text string, secrets map[string]string) string {
+	for name, value := range secrets {
+		text = strings.ReplaceAll(text, bulkhead.SecretRef(name), value)
 	}
-	s.Entrypoint, s.Command = list(s.Entrypoint), list(s.Command)
-	env := make(map[string]string, len(s.Environment))
-	for k, v := range s.Environment {
-		env[k] = r.Replace(v)
-	}
-	s.Environment = env
-	if s.Health != nil {
-		h := *s.Health
-		h.Test = list(h.Test)
-		s.Health = &h
-	}
-	s.Mounts = slices.Clone(s.Mounts)
-	for i := range s.Mounts {
-		s.Mounts[i].Content = r.Replace(s.Mounts[i].Content)
-	}
-	return s
+	return text
 }
 
 func (a *Agent) taskDir(id bulkhead.TaskID) string {

@@ -61,9 +61,12 @@ type Runtime interface {
 type Container struct {
 	ID      bulkhead.TaskID
 	Stamp   bulkhead.StampName
-	Service bulkhead.Service // with secret values in place of SecretRefs
-	Netns   string           // path of the network namespace to join
-	Binds   []Bind           // in order of Target; replaces Service.Mounts but for tmpfs
+	Service bulkhead.Service
+	// Secrets are the values that the SecretRefs in Service stand for. The runtime
+	// keeps them off the disk, and puts them into the commands of Exec too.
+	Secrets map[string]string
+	Netns   string // path of the network namespace to join
+	Binds   []Bind // in order of Target; replaces Service.Mounts but for tmpfs
 	Labels  map[string]string
 	Log     string // path of the file that gets stdout and stderr, in the order written
 }

@@ -124,10 +124,14 @@ func (l *stampLoop) sleep(ctx context.Context, until time.Time) {
 	}
 }
 
+// list is what there is to plan and to show: all tasks but those that ended on
+// request and are only being cleared away.
 func (l *stampLoop) list() []bulkhead.Task {
 	out := make([]bulkhead.Task, 0, len(l.tasks))
 	for _, t := range l.tasks {
-		out = append(out, t.Task)
+		if !t.drop || !t.State.Ended() {
+			out = append(out, t.Task)
+		}
 	}
 	return out
 }
@@ -215,7 +219,7 @@ func (l *stampLoop) perform(ctx context.Context, a plan.Action) {
 // create makes the slot's next task and prepares it.
 func (l *stampLoop) create(ctx context.Context, a plan.Action) {
 	for _, t := range l.tasks {
-		if t.Service == a.Service && t.Slot == a.Slot && t.Hash == a.Hash && (!t.State.Ended() || t.busy) {
+		if t.Service == a.Service && t.Slot == a.Slot && t.Hash == a.Hash && !t.State.Ended() {
 			return
 		}
 	}

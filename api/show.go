@@ -40,7 +40,7 @@ func (s *Server) show(view *store.Snapshot, st bulkhead.Stamp, tasks bool) Stamp
 		out.Ready = status.Ready
 	}
 	for _, service := range st.Services {
-		out.Services = append(out.Services, showService(service, status.Tasks, out.Phase))
+		out.Services = append(out.Services, showService(service, status.Tasks, st.Desired))
 	}
 	if tasks {
 		out.Tasks = emptyNotNil(status.Tasks)
@@ -84,7 +84,7 @@ func phase(view *store.Snapshot, st bulkhead.Stamp, status bulkhead.StampStatus)
 }
 
 // showService sums up the tasks of one service.
-func showService(s bulkhead.Service, tasks []bulkhead.Task, p bulkhead.Phase) StampService {
+func showService(s bulkhead.Service, tasks []bulkhead.Task, desired bulkhead.Desired) StampService {
 	out := StampService{Name: s.Name, Image: s.Image.Reference, Digest: s.Image.Digest, Replicas: s.Replicas, State: "pending"}
 	living, completed := 0, 0
 	restarts := map[int]int{} // by slot
@@ -100,6 +100,9 @@ func showService(s bulkhead.Service, tasks []bulkhead.Task, p bulkhead.Phase) St
 		case t.State == bulkhead.TaskComplete && s.Restart.Policy != bulkhead.RestartAlways:
 			out.Up++
 			completed++
+		case t.State == bulkhead.TaskStopping:
+			living++
+			out.State, out.Message = "stopping", t.Message
 		case !t.State.Ended():
 			living++
 			out.State = "starting"
@@ -121,7 +124,9 @@ func showService(s bulkhead.Service, tasks []bulkhead.Task, p bulkhead.Phase) St
 	}
 	out.Up = min(out.Up, s.Replicas)
 	switch {
-	case p == bulkhead.PhaseStopped || p == bulkhead.PhaseDeleted:
+	case desired != bulkhead.DesiredRunning && living > 0:
+		out.State, out.Message = "stopping", ""
+	case desired != bulkhead.DesiredRunning:
 		out.State, out.Message, out.Up = "stopped", "", 0
 	case out.Up >= s.Replicas && completed > 0 && living == 0:
 		out.State, out.Message = "completed", ""

@@ -76,7 +76,7 @@ type StampService struct {
 	Digest   bulkhead.Digest      `json:"digest"`
 	Replicas int                  `json:"replicas" doc:"Tasks that it should have"`
 	Up       int                  `json:"up" doc:"Tasks that are healthy, or have completed what they had to do"`
-	State    string               `json:"state" doc:"pending, starting, up, completed, down, failed, stopped"`
+	State    string               `json:"state" doc:"pending, starting, up, completed, down, failed, stopping, stopped"`
 	Message  string               `json:"message,omitempty"`
 	Restarts int                  `json:"restarts"`
 }

@@ -146,7 +146,7 @@ x-bulkhead: {version: "1"}
 	}
 	// Two replicas share the work.
 	seen := map[string]bool{}
-	for range 40 {
+	for range 200 {
 		seen[n.MustGet("attributes", "/")] = true
 	}
 	if len(seen) != 2 {

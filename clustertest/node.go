@@ -46,7 +46,9 @@ func buildBinary() (_ string, err error) {
 		return "", err
 	}
 	bin := filepath.Join(binDir, "bulkhead")
-	out, err := exec.Command("go", "build", "-o", bin, "bulkhead/cmd/bulkhead").CombinedOutput()
+	cmd := exec.Command("go", "build", "-o", bin, "bulkhead/cmd/bulkhead")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build bulkhead: %w\n%s", err, out)
 	}

@@ -79,7 +79,17 @@ func (r *Runtime) create(ctx context.Context, c agent.Container, i *image) (err 
 	if err != nil {
 		return err
 	}
-	if err := r.record(ctx, c, p, spec); err != nil {
+	runcOptions := &options.Options{}
+	if len(c.Secrets) > 0 {
+		if err := r.keepSecrets(id, c.Secrets); err != nil {
+			return err
+		}
+		spec.Annotations[secretsAnnotation] = r.secretFile(id)
+		if runcOptions.BinaryName, err = r.secretRuntime(); err != nil {
+			return err
+		}
+	}
+	if err := r.record(ctx, c, p, spec, runcOptions); err != nil {
 		return err
 	}
 	mounts, err := r.client.SnapshotService(r.snapshotter).Prepare(ctx, id, i.chain)
@@ -112,12 +122,12 @@ func (r *Runtime) create(ctx context.Context, c agent.Container, i *image) (err 
 
 // record writes the container's record. From then on its id keeps the garbage
 // collector away from the file system of the same name.
-func (r *Runtime) record(ctx context.Context, c agent.Container, p place, spec *oci.Spec) error {
+func (r *Runtime) record(ctx context.Context, c agent.Container, p place, spec *oci.Spec, runc *options.Options) error {
 	packed, err := typeurl.MarshalAny(spec)
 	if err != nil {
 		return fmt.Errorf("encode container specification: %w", err)
 	}
-	runcOptions, err := typeurl.MarshalAny(&options.Options{})
+	runcOptions, err := typeurl.MarshalAny(runc)
 	if err != nil {
 		return fmt.Errorf("encode runtime options: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -35,6 +36,16 @@ func (r *Runtime) Exec(ctx context.Context, id bulkhead.TaskID, e agent.Exec) (i
 	if err != nil {
 		return 0, fmt.Errorf("load task %s: %w", id, fault(err))
 	}
+	own := execProcess(spec.Process, e)
+	secrets := spec.Annotations[secretsAnnotation]
+	for _, texts := range []*[]string{&own.Args, &own.Env} {
+		if secrets == "" {
+			break
+		}
+		if *texts, err = withSecrets(secrets, *texts); err != nil {
+			return 0, err
+		}
+	}
 	task, err := container.Task(ctx, nil)
 	if errdefs.IsNotFound(err) {
 		return 0, notRunning
@@ -44,7 +55,7 @@ func (r *Runtime) Exec(ctx context.Context, id bulkhead.TaskID, e agent.Exec) (i
 	}
 	stdin := &input{Reader: e.Stdin, started: make(chan func(), 1)}
 	defer close(stdin.started)
-	process, err := task.Exec(ctx, "exec-"+randomName(), execProcess(spec.Process, e), r.streams(e, stdin))
+	process, err := task.Exec(ctx, "exec-"+randomName(), own, r.streams(e, stdin))
 	if err != nil && (errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) || strings.Contains(err.Error(), "cannot exec in a")) {
 		return 0, notRunning
 	}
@@ -128,7 +139,7 @@ func (r *Runtime) streams(e agent.Exec, stdin io.Reader) cio.Creator {
 	if stderr == nil {
 		stderr = io.Discard
 	}
-	options := []cio.Opt{cio.WithStreams(stdin, stdout, stderr), cio.WithFIFODir(r.fifos)}
+	options := []cio.Opt{cio.WithStreams(stdin, stdout, stderr), cio.WithFIFODir(filepath.Join(r.run, "exec"))}
 	if e.TTY {
 		options = append(options, cio.WithTerminal)
 	}

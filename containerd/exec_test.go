@@ -84,7 +84,7 @@ func TestExec(t *testing.T) {
 	if processes, err := os.ReadFile(filepath.Join(cgroupMount, "pids", n.runtime.cgroup(c.Stamp, c.ID), "cgroup.procs")); err == nil && strings.Count(string(processes), "\n") != 1 {
 		t.Errorf("processes that are left: %q", processes)
 	}
-	if left, _ := os.ReadDir(n.runtime.fifos); len(left) > 0 {
+	if left, _ := os.ReadDir(filepath.Join(n.runtime.run, "exec")); len(left) > 0 {
 		t.Errorf("pipes are left: %v", left)
 	}
 

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,6 +37,9 @@ type Config struct {
 	// calls Init. Services that ask for an init process get it. Default: such
 	// services are refused.
 	Init string
+	// Self is the path of a binary that, run as "PATH oci-runtime ARGUMENTS", calls
+	// OCIRuntime. Needed by services that have secrets.
+	Self string
 }
 
 // Runtime implements agent.Runtime.
@@ -49,7 +51,7 @@ type Runtime struct {
 	client      *client.Client
 	namespace   string // of containerd, and the name of the cgroup above all stamps
 	snapshotter string
-	fifos       string // folder for the streams of Exec
+	run         string // folder for what lasts as long as containers do: streams, secrets
 
 	locks  locks // of images, by digest, and of containers, by id
 	images imageCache
@@ -74,7 +76,7 @@ func New(engine *Engine, config Config, log *slog.Logger) (*Runtime, error) {
 		client:      engine.client,
 		namespace:   engine.namespace(),
 		snapshotter: engine.snapshotter,
-		fifos:       filepath.Join(engine.config.RunFolder, "exec"),
+		run:         engine.config.RunFolder,
 	}, nil
 }
 
@@ -233,6 +235,15 @@ func (r *Runtime) remove(ctx context.Context, container string) error {
 		}
 		err = r.deleteTask(ctx, container)
 	}
+	// The shim has ended with its last task: containerd notices in a moment.
+	for attempt := 0; err != nil && shimEnded(err) && attempt < 10; attempt++ {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+		err = r.deleteTask(ctx, container)
+	}
 	if err != nil {
 		return fmt.Errorf("delete process: %w", err)
 	}
@@ -243,7 +254,7 @@ func (r *Runtime) remove(ctx context.Context, container string) error {
 	if err := r.client.ContainerService().Delete(ctx, container); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("delete container: %w", err)
 	}
-	return nil
+	return r.dropSecrets(container)
 }
 
 func (r *Runtime) deleteTask(ctx context.Context, container string) error {

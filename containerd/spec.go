@@ -71,7 +71,8 @@ func (r *Runtime) spec(ctx context.Context, c agent.Container, i *image, p place
 	}
 	if service.Init {
 		if r.config.Init == "" {
-			return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "service %s asks for an init process: this node has none", service.Name)
+			return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "service %s asks for an init process: the node's bulkhead cannot be one, as it is not a static program", service.Name).
+				WithHint("build bulkhead with CGO_ENABLED=0")
 		}
 		args = append(initCommand[:], args...)
 		mounts = append(mounts, bind(r.config.Init, initTarget, true))

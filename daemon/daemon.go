@@ -155,7 +155,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
-	runtime, err := containerd.New(engine, containerd.Config{Registry: "https://" + nodeAddr, Client: pulls, Init: self}, c.Log.With("part", "containerd"))
+	runtime, err := containerd.New(engine, containerd.Config{Registry: "https://" + nodeAddr, Client: pulls, Init: staticOnly(self), Self: self}, c.Log.With("part", "containerd"))
 	if err != nil {
 		return err
 	}

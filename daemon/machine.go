@@ -3,6 +3,7 @@ package daemon
 import (
 	"bufio"
 	"crypto/rand"
+	"debug/elf"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -108,6 +109,22 @@ func kernelAtLeast(major, minor int) bool {
 		return true // nothing to compare; what is missing will say so itself
 	}
 	return have[0] > major || have[0] == major && have[1] >= minor
+}
+
+// staticOnly is path if that program needs no libraries, so that it runs inside
+// any container; else nothing.
+func staticOnly(path string) string {
+	f, err := elf.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return ""
+		}
+	}
+	return path
 }
 
 // cgroupVersion is 2 when the unified hierarchy carries the controllers, 1 when

@@ -233,7 +233,7 @@ func TestUnknownLeaksNothing(t *testing.T) {
 }
 
 func TestDownAnswersAtOnce(t *testing.T) {
-	r := to("acme.localhost", "/", unused(t))
+	r := to("acme.localhost", "/", backendOf(t, say("x")))
 	r.Down = "disk full on n4"
 	g := serve(t, Config{}, r)
 	res, page := get(t, client(t, g), "http://acme.localhost/")

@@ -82,8 +82,9 @@ func TestSlowBody(t *testing.T) {
 	})
 	g := serve(t, Config{StallTimeout: 200 * time.Millisecond, StallBytes: 1000}, to("acme.localhost", "/", b))
 	c, r := raw(t, g.Addr(), "POST / HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 100000\r\n\r\n")
+	start := time.Now()
 	go func() {
-		for range 100 {
+		for range 600 {
 			if _, err := io.WriteString(c, "x"); err != nil {
 				return
 			}
@@ -95,6 +96,9 @@ func TestSlowBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	res.Body.Close()
+	if took := time.Since(start); took > 4*time.Second {
+		t.Errorf("borne for %v", took)
+	}
 	if res.StatusCode != 408 || !res.Close {
 		t.Errorf("%d, close %v", res.StatusCode, res.Close)
 	}

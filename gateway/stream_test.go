@@ -280,7 +280,7 @@ func TestMaxBody(t *testing.T) {
 	}
 }
 
-// TestEarlyHints and the answer to Expect pass through from the backend.
+// TestInformational: early hints and the answer to Expect pass through from the backend.
 func TestInformational(t *testing.T) {
 	b := backendOf(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/no" {
@@ -308,9 +308,13 @@ func TestInformational(t *testing.T) {
 		req.Header.Set("Expect", "100-continue")
 		hc := client(t, g)
 		hc.Transport.(*http.Transport).ExpectContinueTimeout = 5 * time.Second
+		start := time.Now()
 		res, err := hc.Do(req)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 4*time.Second {
+			t.Errorf("%s: the client had to give up waiting, after %v", path, took)
 		}
 		note(fmt.Sprint(res.StatusCode))
 		note(bodyOf(t, res))

@@ -13,11 +13,14 @@ import (
 	"bulkhead/daemon"
 )
 
-// asInit: inside containers this binary is the init process of services that
-// want one.
-func asInit(args []string) (code int, ok bool) {
-	if len(args) > 1 && args[1] == "init" && os.Getpid() == 1 {
+// runAs is what this binary does when containers run it: as their init process,
+// or between containerd and runc.
+func runAs(args []string) (code int, ok bool) {
+	switch {
+	case len(args) > 1 && args[1] == "init" && os.Getpid() == 1:
 		return containerd.Init(args[2:]), true
+	case len(args) > 1 && args[1] == "oci-runtime":
+		return containerd.OCIRuntime(args[2:]), true
 	}
 	return 0, false
 }

@@ -15,7 +15,7 @@ import (
 var version = "dev" // set by the linker
 
 func main() {
-	if code, ok := asInit(os.Args); ok {
+	if code, ok := runAs(os.Args); ok {
 		os.Exit(code)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
