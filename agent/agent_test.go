@@ -32,6 +32,7 @@ type machine struct {
 	kept       map[string]bool // stamps whose data was set aside
 	names      map[string]int  // addresses behind each name
 	nets       map[bulkhead.TaskID]Endpoint
+	away       bool          // the container engine
 	slow       time.Duration // of Remove
 	calls      []string
 }
@@ -129,6 +130,9 @@ func (m *machine) Exits(ctx context.Context) <-chan Exit {
 func (m *machine) Exec(_ context.Context, id bulkhead.TaskID, e Exec) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.away {
+		return 0, bulkhead.Errorf(bulkhead.ErrUnavailable, "the engine is away")
+	}
 	service := strings.Split(string(id), ".")[1]
 	if why := m.sick[service]; why != "" {
 		io.WriteString(e.Stdout, why)
@@ -460,6 +464,26 @@ func TestAgentAdoptsWithoutTouching(t *testing.T) {
 			}
 			return healthy == 2
 		})
+	})
+}
+
+func TestAgentKeepsTasksWhileTheEngineIsAway(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m, s := newMachine(), newServer()
+		s.order(assign(shop()))
+		boot(t, m, s, dir)
+		until(t, "acme runs", time.Second, func() bool { return s.of("acme").Phase == bulkhead.PhaseRunning })
+		m.mu.Lock()
+		m.away = true
+		before := len(m.calls)
+		m.mu.Unlock()
+		time.Sleep(time.Hour) // many probes' time
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if len(m.calls) != before {
+			t.Errorf("tasks were touched: %v", m.calls[before:])
+		}
 	})
 }
 

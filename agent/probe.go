@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -25,11 +26,13 @@ func (l *stampLoop) startProbe(ctx context.Context, t *task) {
 		p := prober{h: h, started: started, health: was}
 		pause := cmpDuration(h.StartInterval, firstProbe)
 		for {
-			ok, output := l.probeOnce(ctx, id, h)
+			ok, output, err := l.probeOnce(ctx, id, h)
 			if ctx.Err() != nil {
 				return
 			}
-			if health, message, changed := p.result(ok, output, time.Now()); changed {
+			if err != nil {
+				l.log.Debug("no answer to a probe", "task", id, "err", err)
+			} else if health, message, changed := p.result(ok, output, time.Now()); changed {
 				l.post(func() { l.probed(id, health, message) })
 			}
 			wait := h.Interval
@@ -105,8 +108,9 @@ func (p *prober) grace() time.Duration {
 	return p.h.Interval * time.Duration(max(1, p.h.Retries))
 }
 
-// probeOnce runs the probe's command in the task.
-func (l *stampLoop) probeOnce(ctx context.Context, id bulkhead.TaskID, h bulkhead.Health) (ok bool, output string) {
+// probeOnce runs the probe's command in the task. Its error says that the runtime
+// is away, which tells nothing about the task.
+func (l *stampLoop) probeOnce(ctx context.Context, id bulkhead.TaskID, h bulkhead.Health) (ok bool, output string, err error) {
 	command := h.Test
 	switch command[0] {
 	case "CMD":
@@ -119,17 +123,19 @@ func (l *stampLoop) probeOnce(ctx context.Context, id bulkhead.TaskID, h bulkhea
 	var out tail
 	code, err := l.a.c.Runtime.Exec(ctx, id, Exec{Command: command, Stdout: &out, Stderr: &out})
 	switch {
+	case errors.Is(err, bulkhead.ErrUnavailable):
+		return false, "", err
 	case ctx.Err() != nil:
-		return false, context.Cause(ctx).Error()
+		return false, context.Cause(ctx).Error(), nil
 	case err != nil:
-		return false, oneLine(err)
+		return false, oneLine(err), nil
 	case code != 0:
 		if text := out.String(); text != "" {
-			return false, fmt.Sprintf("exit code %d: %s", code, text)
+			return false, fmt.Sprintf("exit code %d: %s", code, text), nil
 		}
-		return false, fmt.Sprintf("exit code %d", code)
+		return false, fmt.Sprintf("exit code %d", code), nil
 	}
-	return true, ""
+	return true, "", nil
 }
 
 // tail keeps the last bytes written to it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -169,4 +170,38 @@ func (i *input) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// releaseStreams opens the streams of commands that an earlier life of Bulkhead
+// has left. A shim that was about to open one of them waits for its other end,
+// and answers nothing else while it does: not even what its tasks' states are.
+// done closes and removes the streams.
+func (r *Runtime) releaseStreams() (done func()) {
+	r.release.Lock()
+	defer r.release.Unlock()
+	if r.released {
+		return func() {}
+	}
+	r.released = true
+	var ends []*os.File
+	folders, _ := filepath.Glob(filepath.Join(r.run, "exec", "*"))
+	for _, folder := range folders {
+		streams, _ := os.ReadDir(folder)
+		for _, stream := range streams {
+			// For both reading and writing, so that neither waits.
+			if f, err := os.OpenFile(filepath.Join(folder, stream.Name()), os.O_RDWR|syscall.O_NONBLOCK, 0); err == nil {
+				ends = append(ends, f)
+			}
+		}
+	}
+	return func() {
+		for _, f := range ends {
+			f.Close()
+		}
+		for _, folder := range folders {
+			if err := os.RemoveAll(folder); err != nil {
+				r.log.Warn("remove streams of a former life", "error", err)
+			}
+		}
+	}
 }

@@ -37,7 +37,7 @@ type Config struct {
 	// calls Init. Services that ask for an init process get it. Default: such
 	// services are refused.
 	Init string
-	// Self is the path of a binary that, run as "PATH oci-runtime ARGUMENTS", calls
+	// Self is the path of a binary that, run under the name RuntimeName, calls
 	// OCIRuntime. Needed by services that have secrets.
 	Self string
 }
@@ -52,6 +52,9 @@ type Runtime struct {
 	namespace   string // of containerd, and the name of the cgroup above all stamps
 	snapshotter string
 	run         string // folder for what lasts as long as containers do: streams, secrets
+
+	release  sync.Mutex
+	released bool // streams of a former life; guarded by release
 
 	locks  locks // of images, by digest, and of containers, by id
 	images imageCache
@@ -269,6 +272,7 @@ func (r *Runtime) deleteTask(ctx context.Context, container string) error {
 // right now are left out. One that has lost its process, as by a reboot, counts
 // as failed with exit code 137.
 func (r *Runtime) List(ctx context.Context) ([]agent.Observed, error) {
+	defer r.releaseStreams()()
 	var made []containers.Container
 	processes := map[string]*tasktypes.Process{}
 	group, gctx := errgroup.WithContext(ctx)

@@ -18,9 +18,12 @@ import (
 // Secrets never reach containerd's database, which is on disk: specifications are
 // recorded with the references (bulkhead.SecretRef) that services have. The
 // values wait in a file on tmpfs, and get into a container on the last step of
-// the way: its runtime is a script that hands the step "create" to this binary
-// (OCIRuntime), which puts them into the specification that runc is about to
-// read, on tmpfs too. Containers without secrets take no such detour.
+// the way: its runtime is this binary under another name (OCIRuntime), which puts
+// them into the specification that runc is about to read, on tmpfs too, and
+// becomes runc. Containers without secrets take no such detour.
+
+// RuntimeName is the name under which this binary is a runtime.
+const RuntimeName = "bulkhead-runc"
 
 // secretsAnnotation names the file of a container's secrets.
 const secretsAnnotation = "bulkhead.secrets"
@@ -83,46 +86,43 @@ func withSecrets(file string, texts []string) ([]string, error) {
 	return texts, nil
 }
 
-// secretRuntime writes the script that containers with secrets have for
-// a runtime, and returns its path.
+// secretRuntime is the path of this binary under RuntimeName.
 func (r *Runtime) secretRuntime() (string, error) {
-	path := filepath.Join(r.run, "runc-with-secrets")
-	script := fmt.Sprintf(`#!/bin/sh
-# Bulkhead's runtime for containers with secrets: runc, but for one step.
-for arg; do
-	[ "$arg" = create ] && exec '%s' oci-runtime "$@"
-done
-exec runc "$@"
-`, strings.ReplaceAll(r.config.Self, "'", `'\''`))
-	if have, err := os.ReadFile(path); err == nil && string(have) == script {
+	path := filepath.Join(r.run, RuntimeName)
+	if to, err := os.Readlink(path); err == nil && to == r.config.Self {
 		return path, nil
 	}
 	if err := os.MkdirAll(r.run, 0o711); err != nil {
 		return "", fmt.Errorf("make run folder: %w", err)
 	}
 	temporary := path + "." + randomName()
-	if err := os.WriteFile(temporary, []byte(script), 0o700); err != nil {
-		return "", fmt.Errorf("write runtime script: %w", err)
+	if err := os.Symlink(r.config.Self, temporary); err != nil {
+		return "", fmt.Errorf("link runtime: %w", err)
 	}
-	return path, os.Rename(temporary, path)
+	if err := os.Rename(temporary, path); err != nil {
+		return "", fmt.Errorf("link runtime: %w", err)
+	}
+	return path, nil
 }
 
-// OCIRuntime is what the script hands over to: it completes the specification of
-// the container that is about to be created, and becomes runc. It returns only
-// when that fails.
+// OCIRuntime is what this binary does under RuntimeName: it completes the
+// specification of a container that is about to be created, and becomes runc. It
+// returns only when that fails.
 func OCIRuntime(args []string) int {
 	fail := func(err error) int {
 		fmt.Fprintln(os.Stderr, "complete container specification:", err)
 		return 1
 	}
-	bundle := ""
-	for i, arg := range args[:max(0, len(args)-1)] {
-		if arg == "--bundle" || arg == "-b" {
-			bundle = args[i+1]
+	if slices.Contains(args, "create") {
+		bundle := ""
+		for i, arg := range args[:len(args)-1] {
+			if arg == "--bundle" || arg == "-b" {
+				bundle = args[i+1]
+			}
 		}
-	}
-	if err := completeSpec(filepath.Join(bundle, "config.json")); err != nil {
-		return fail(err)
+		if err := completeSpec(filepath.Join(bundle, "config.json")); err != nil {
+			return fail(err)
+		}
 	}
 	runc, err := exec.LookPath("runc")
 	if err != nil {

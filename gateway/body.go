@@ -36,11 +36,11 @@ func (b *body) Read(p []byte) (int, error) {
 	// Errors of deadlines mean a writer that knows none, as in tests of others.
 	_ = b.control.SetReadDeadline(start.Add(b.stall - b.waited))
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF || err == nil && b.streams {
-		// A deadline that stays would end the request while the backend thinks: on
-		// HTTP/1 from the body's end on, when the server listens for the client's
-		// leaving, otherwise always. Until then it limits the server itself when
-		// it reads what is left.
+	if b.streams {
+		// A deadline that stays would end the stream while the backend thinks. On
+		// HTTP/1 it does no harm between reads, net/http takes it away at the
+		// body's end, and until then it limits the server itself when that reads
+		// what is left.
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
 	if b.got += n; b.got >= b.atLeast {

@@ -102,14 +102,19 @@ func TestSlowBody(t *testing.T) {
 	if res.StatusCode != 408 || !res.Close {
 		t.Errorf("%d, close %v", res.StatusCode, res.Close)
 	}
-	for _, path := range []string{"/slow-backend", "/slow-answer"} {
-		const size = 8 << 20 // more than the buffers on the way hold
-		res, err := client(t, g).Post("http://acme.localhost"+path, "text/plain", io.LimitReader(zeros{}, size))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := bodyOf(t, res); got != fmt.Sprint(size) {
-			t.Errorf("%s: %d %s", path, res.StatusCode, got)
+	hc2 := client(t, g)
+	hc2.Transport.(*http.Transport).Protocols = new(http.Protocols)
+	hc2.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(true)
+	for major, hc := range map[int]*http.Client{1: client(t, g), 2: hc2} {
+		for _, path := range []string{"/slow-backend", "/slow-answer"} {
+			const size = 8 << 20 // more than the buffers on the way hold
+			res, err := hc.Post("http://acme.localhost"+path, "text/plain", io.LimitReader(zeros{}, size))
+			if err != nil {
+				t.Fatal(path, major, err)
+			}
+			if got := bodyOf(t, res); got != fmt.Sprint(size) || res.ProtoMajor != major {
+				t.Errorf("%s: %s %d %s", path, res.Proto, res.StatusCode, got)
+			}
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 
 	"bulkhead"
 	"bulkhead/cli"
@@ -19,8 +20,8 @@ func runAs(args []string) (code int, ok bool) {
 	switch {
 	case len(args) > 1 && args[1] == "init" && os.Getpid() == 1:
 		return containerd.Init(args[2:]), true
-	case len(args) > 1 && args[1] == "oci-runtime":
-		return containerd.OCIRuntime(args[2:]), true
+	case filepath.Base(args[0]) == containerd.RuntimeName:
+		return containerd.OCIRuntime(args[1:]), true
 	}
 	return 0, false
 }
