@@ -43,18 +43,18 @@ var rooms = map[string][]string{
 
 // owners names the libraries that one package alone may import, tests apart.
 var owners = map[string][]string{
-	"github.com/containerd/containerd": {"containerd"},
-	"github.com/containerd/cgroups":    {"containerd"},
-	"go.etcd.io/etcd":                  {"store"},
-	"github.com/caddyserver/certmagic": {"gateway"},
-	"github.com/quic-go/quic-go":       {"gateway"},
-	"github.com/compose-spec":          {"compose"},
-	"github.com/distribution":          {"registry"},
-	"github.com/google/nftables":       {"network"},
-	"github.com/vishvananda/netlink":   {"network"},
-	"github.com/miekg/dns":             {"network"},
-	"github.com/spf13/cobra":           {"cli"},
-	"github.com/danielgtaylor/huma":    {"api"},
+	"github.com/containerd/containerd":     {"containerd"},
+	"github.com/containerd/cgroups":        {"containerd"},
+	"go.etcd.io/etcd":                      {"store"},
+	"github.com/caddyserver/certmagic":     {"gateway"},
+	"github.com/quic-go/quic-go":           {"gateway"},
+	"github.com/compose-spec":              {"compose"},
+	"github.com/distribution/distribution": {"registry"},
+	"github.com/google/nftables":           {"network"},
+	"github.com/vishvananda/netlink":       {"network"},
+	"github.com/miekg/dns":                 {"network"},
+	"github.com/spf13/cobra":               {"cli"},
+	"github.com/danielgtaylor/huma":        {"api"},
 }
 
 // pure packages do no I/O and read no clock.
@@ -116,7 +116,7 @@ func sources(t *testing.T) []file {
 // roomOf folds sub-packages of programs into their folder's rules.
 func roomOf(room string) (name string, free bool) {
 	top, _, _ := strings.Cut(room, "/")
-	return room, top == "examples" || top == "bench" || room == "deps"
+	return room, top == "examples" || top == "bench"
 }
 
 func TestImportRules(t *testing.T) {
@@ -158,7 +158,7 @@ func TestImportRules(t *testing.T) {
 func TestPackageDocs(t *testing.T) {
 	docs := map[string]int{}
 	for _, f := range sources(t) {
-		if !f.test && f.room != "deps" {
+		if !f.test {
 			docs[f.room] += 0
 			if f.doc {
 				docs[f.room]++
