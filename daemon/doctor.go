@@ -57,6 +57,9 @@ func Doctor(ctx context.Context, c Config) []Finding {
 		"mount the cgroup file system with the memory, cpu and pids controllers")
 	if root {
 		id, err := instanceOf(c.Data)
+		if err != nil {
+			add("data folder", false, err.Error(), "choose another folder with --data")
+		}
 		findings := network.Check(network.Config{Instance: id, Dir: filepath.Join(c.Data, "doctor"), Pool: c.Subnet})
 		add("network", len(findings) == 0, "bridges, namespaces and nftables rules can be made", "")
 		if err = errors.Join(findings...); err != nil {
@@ -71,17 +74,16 @@ func Doctor(ctx context.Context, c Config) []Finding {
 			continue
 		}
 		l, err := net.Listen("tcp", p.addr)
-		if err == nil {
-			l.Close()
-		}
 		found := p.addr + " is free"
-		if err != nil {
-			found = fmt.Sprintf("%s: %v", p.addr, portError(p, err))
-			if running {
-				found, err = p.addr+" is held by this Bulkhead, which is running", nil
-			}
+		switch {
+		case err == nil:
+			l.Close()
+		case running:
+			found = p.addr + " is held by this Bulkhead, which is running"
+		default:
+			found = portError(p, err).Error()
 		}
-		add("port "+p.name, err == nil, found, fmt.Sprintf("stop what holds it, or choose another address with --%s", p.flag))
+		add("port "+p.name, err == nil || running, found, fmt.Sprintf("stop what holds it, or choose another address with --%s", p.flag))
 	}
 	free := diskFree(c.Data)
 	add("disk", free >= leastDisk, plan.Bytes(free)+" free for "+c.Data, "free some, or choose another folder with --data")

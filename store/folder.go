@@ -53,7 +53,7 @@ func Lock(path string) (*Folder, error) {
 }
 
 func (f *Folder) take() error {
-	err := syscall.Flock(int(f.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	err := flock(f.lock)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		who := "another process"
 		if b, err := io.ReadAll(io.LimitReader(f.lock, 32)); err == nil && len(b) > 0 {

@@ -108,7 +108,9 @@ func serve(addr string) {
 		time.AfterFunc(20*time.Millisecond, func() { os.Exit(code) })
 		return "exiting", nil
 	})
-	answer("/headers", func(r *http.Request) (any, error) { return map[string]any{"host": r.Host, "headers": r.Header, "remote": r.RemoteAddr}, nil })
+	answer("/headers", func(r *http.Request) (any, error) {
+		return map[string]any{"host": r.Host, "headers": r.Header, "remote": r.RemoteAddr}, nil
+	})
 	answer("/env", func(*http.Request) (any, error) { return os.Environ(), nil })
 	answer("/whoami", func(*http.Request) (any, error) {
 		u, _ := user.Current()
