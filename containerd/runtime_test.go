@@ -107,7 +107,7 @@ func TestRefusals(t *testing.T) {
 		{"impossible ulimit", func(c *agent.Container) {
 			c.Service.Ulimits = map[string]bulkhead.Ulimit{"nofile": {Soft: 1 << 40, Hard: 1 << 40}}
 		}, `ulimit nofile: 1099511627776 is above what this machine allows`},
-		{"no init", func(c *agent.Container) { c.Service.Init = true }, `service web asks for an init process: this node has none`},
+		{"no init", func(c *agent.Container) { c.Service.Init = true }, `service web asks for an init process: the node's bulkhead cannot be one, as it is not a static program`},
 		{"folder on a file", func(c *agent.Container) {
 			c.Binds = []agent.Bind{{Source: n.folder, Target: "/etc/passwd"}}
 		}, `a mount puts a folder where image probe:1 has a file, or a file where it has a folder`},
