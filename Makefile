@@ -6,7 +6,7 @@ GOFLAGS  ?=
 PACKAGES := ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help up down build test check race golden fuzz bench bench-gateway deps clean
+.PHONY: help up down build test check race golden fuzz guest bench bench-gateway deps clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 
 bench: build ## the figures of docs/performance.md
 	@scripts/bench
+
+guest: ## the whole-system tests in a virtual machine with cgroup v2 (minutes)
+	@scripts/guest
 
 bench-gateway: ## the gateway beside a bare reverse proxy, nginx, HAProxy and Traefik
 	go run ./bench/gateway

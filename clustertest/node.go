@@ -42,6 +42,9 @@ var (
 )
 
 func buildBinary() (_ string, err error) {
+	if bin := os.Getenv("BULKHEAD_TEST_BINARY"); bin != "" {
+		return bin, nil // where there is no Go: scripts/guest
+	}
 	if binDir, err = os.MkdirTemp("", "bulkhead-bin-"); err != nil {
 		return "", err
 	}
@@ -266,6 +269,9 @@ func (n *Node) File(name, text string) string {
 }
 
 var probe = sync.OnceValues(func() ([]byte, error) {
+	if program := os.Getenv("BULKHEAD_TEST_PROBE"); program != "" {
+		return os.ReadFile(program)
+	}
 	return imagebuild.GoBinary(context.Background(), "./testdata/probe")
 })
 
