@@ -174,6 +174,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		Log:     c.Log.With("part", "agent"),
 	})
 
+	metrics.MustRegister(newStampMetrics(c.Version, workers.Stamps))
 	gatewayURL := urlOf("http", gate.Addr(), c.Domain)
 	users, err := api.NewServer(api.Config{
 		Store: state, Sealer: sealer, Registry: blobs, PeerNode: keys.NodeOf,
