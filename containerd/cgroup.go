@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/cgroups/v3/cgroup2"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"bulkhead"
 )
@@ -41,7 +42,16 @@ func (r *Runtime) Ceiling(_ context.Context, stamp bulkhead.StampName, most bulk
 	if unified() {
 		_, err = cgroup2.NewManager(cgroupMount, group, cgroup2.ToResources(limits))
 	} else {
-		_, err = cgroup1.New(cgroup1.StaticPath(group), limits, cgroup1.WithHierarchy(limitingControllers))
+		var made cgroup1.Cgroup
+		made, err = cgroup1.New(cgroup1.StaticPath(group), &specs.LinuxResources{}, cgroup1.WithHierarchy(limitingControllers))
+		if err == nil && limits.Memory != nil && limits.Memory.Swap != nil {
+			// Memory with swap can never be less than memory: on the way up it goes first,
+			// on the way down this is refused and it follows.
+			_ = made.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Swap: limits.Memory.Swap}})
+		}
+		if err == nil {
+			err = made.Update(limits)
+		}
 	}
 	if errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EINVAL) {
 		return bulkhead.Errorf(bulkhead.ErrUnavailable, "the tasks of stamp %s have more now than its new ceiling: %w", stamp, err)

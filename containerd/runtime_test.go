@@ -317,7 +317,7 @@ func TestCeiling(t *testing.T) {
 	ctx := t.Context()
 	exits := n.runtime.Exits(ctx)
 	<-exits
-	for _, most := range []int64{64 << 20, 48 << 20} {
+	for _, most := range []int64{64 << 20, 96 << 20, 48 << 20} { // up and down
 		if err := n.runtime.Ceiling(ctx, "acme", bulkhead.Budget{CPU: 1.5, Memory: most, PIDs: 100}); err != nil {
 			t.Fatal(err)
 		}
