@@ -23,7 +23,7 @@ services:
     image: probe:1
     environment: {NAME: db}
     volumes: ["data:/data"]
-    healthcheck: {test: [CMD, /probe, get, "http://127.0.0.1:8080/health"], interval: 500ms, timeout: 2s, retries: 2}
+    healthcheck: {test: [CMD, /probe, get, "http://127.0.0.1:8080/health"], interval: 500ms, timeout: 10s, retries: 2}
   web:
     image: probe:1
     environment: {NAME: web}

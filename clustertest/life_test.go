@@ -20,7 +20,7 @@ services:
     image: probe:1
     environment: {NAME: db}
     volumes: ["data:/data"]
-    healthcheck: {test: [CMD, /probe, get, "http://127.0.0.1:8080/health"], interval: 1s, timeout: 2s, retries: 2}
+    healthcheck: {test: [CMD, /probe, get, "http://127.0.0.1:8080/health"], interval: 1s, timeout: 10s, retries: 2}
   api:
     image: probe:1
     environment: {NAME: api, TOKEN: "${API_TOKEN}"}

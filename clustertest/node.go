@@ -194,7 +194,7 @@ func (n *Node) Run(args ...string) string {
 // Try executes a command line and returns what it printed and its exit code.
 func (n *Node) Try(args ...string) (output string, code int) {
 	n.T.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute*patience())
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Binary(n.T), args...)
 	cmd.Env, cmd.Dir = n.env, n.Dir
@@ -243,9 +243,19 @@ func (n *Node) MustGet(host, path string) string {
 	return got
 }
 
+// patience stretches what tests wait for, on machines that are only emulated.
+func patience() time.Duration {
+	factor, err := strconv.Atoi(os.Getenv("BULKHEAD_TEST_PATIENCE"))
+	if err != nil {
+		return 1
+	}
+	return time.Duration(max(1, factor))
+}
+
 // Until waits for a condition, and fails the test after most.
 func (n *Node) Until(most time.Duration, what string, ok func() error) {
 	n.T.Helper()
+	most *= patience()
 	var err error
 	for end := time.Now().Add(most); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if err = ok(); err == nil {
