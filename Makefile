@@ -15,7 +15,7 @@ up: deps build ## start Bulkhead, publish the example product, stamp two custome
 	@scripts/up
 
 down: ## stop Bulkhead and all stamps
-	@if $(BIN) status >/dev/null 2>&1; then $(BIN) down --stamps; else $(BIN) down; fi
+	@test ! -x $(BIN) || if $(BIN) status >/dev/null 2>&1; then $(BIN) down --stamps; else $(BIN) down; fi
 
 build: ## build bin/bulkhead
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN) ./cmd/bulkhead

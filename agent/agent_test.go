@@ -76,8 +76,12 @@ func (m *machine) Start(_ context.Context, id bulkhead.TaskID) error {
 
 func (m *machine) Stop(_ context.Context, id bulkhead.TaskID, signal string, _ time.Duration) error {
 	m.mu.Lock()
+	away := m.away
 	m.log("stop %s with %s", id.Name(), signal)
 	m.mu.Unlock()
+	if away {
+		return bulkhead.Errorf(bulkhead.ErrUnavailable, "the engine is away")
+	}
 	m.end(id, 0)
 	return nil
 }
@@ -484,6 +488,31 @@ func TestAgentKeepsTasksWhileTheEngineIsAway(t *testing.T) {
 		if len(m.calls) != before {
 			t.Errorf("tasks were touched: %v", m.calls[before:])
 		}
+	})
+}
+
+func TestAgentTriesAgainToStopButNotTooOften(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m, s := newMachine(), newServer()
+		stamp := shop()
+		s.order(assign(stamp))
+		boot(t, m, s, dir)
+		until(t, "acme runs", time.Second, func() bool { return s.of("acme").Phase == bulkhead.PhaseRunning })
+		m.mu.Lock()
+		m.away = true
+		before := len(m.calls)
+		m.mu.Unlock()
+		stamp.Desired, stamp.Generation = bulkhead.DesiredStopped, 2
+		s.order(assign(stamp))
+		time.Sleep(time.Minute)
+		m.mu.Lock()
+		if n := len(m.calls) - before; n < 30 || n > 90 {
+			t.Errorf("%d attempts in a minute", n)
+		}
+		m.away = false
+		m.mu.Unlock()
+		until(t, "acme is stopped", 10*time.Second, func() bool { return s.of("acme").Phase == bulkhead.PhaseStopped })
 	})
 }
 

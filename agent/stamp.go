@@ -47,10 +47,11 @@ type stampLoop struct {
 type task struct {
 	bulkhead.Task
 	care   care
-	busy   bool  // a step for it is under way
-	drop   bool  // forget it when it has ended
-	exit   *Exit // its end, heard of while busy
-	failed bool  // being stopped because something is wrong with it
+	busy   bool      // a step for it is under way
+	drop   bool      // forget it when it has ended
+	exit   *Exit     // its end, heard of while busy
+	failed bool      // being stopped because something is wrong with it
+	again  time.Time // not before: its last step could not be made
 	probe  context.CancelFunc
 }
 
@@ -108,6 +109,9 @@ func (l *stampLoop) run(ctx context.Context) {
 }
 
 func (l *stampLoop) sleep(ctx context.Context, until time.Time) {
+	if !time.Now().Before(l.retryAt) {
+		l.retryAt = time.Time{}
+	}
 	if !l.retryAt.IsZero() && (until.IsZero() || l.retryAt.Before(until)) {
 		until = l.retryAt
 	}
@@ -172,7 +176,7 @@ func (l *stampLoop) perform(ctx context.Context, a plan.Action) {
 		return
 	}
 	t := l.tasks[a.Task]
-	if t == nil || t.busy {
+	if t == nil || t.busy || time.Now().Before(t.again) {
 		return
 	}
 	switch a.Verb {
@@ -197,7 +201,8 @@ func (l *stampLoop) perform(ctx context.Context, a plan.Action) {
 			if err != nil {
 				l.log.Error("stop task", "task", t.ID, "err", err)
 				t.State = bulkhead.TaskRunning // as far as we know; planned again
-				l.retryAt = time.Now().Add(time.Second)
+				t.again = time.Now().Add(time.Second)
+				l.retryAt = t.again
 				return
 			}
 			state := bulkhead.TaskComplete

@@ -171,6 +171,6 @@ func typeName(doc *huma.OpenAPI, s *huma.Schema) string {
 // serveDocs answers GET /docs.
 func (s *Server) serveDocs(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:")
 	_, _ = w.Write(s.docs)
 }

@@ -21,7 +21,13 @@ import (
 
 // Exec implements agent.Runtime. The command has the task's user, environment,
 // folder and limits. When ctx ends, it is killed.
-func (r *Runtime) Exec(ctx context.Context, id bulkhead.TaskID, e agent.Exec) (int, error) {
+func (r *Runtime) Exec(ctx context.Context, id bulkhead.TaskID, e agent.Exec) (code int, err error) {
+	defer func() {
+		// A time-out while containerd is away tells nothing about the task.
+		if err != nil && ctx.Err() != nil && !r.answers(ctx) {
+			err = bulkhead.Errorf(bulkhead.ErrUnavailable, "containerd does not answer")
+		}
+	}()
 	if len(e.Command) == 0 {
 		return 0, bulkhead.Errorf(bulkhead.ErrInvalid, "no command to run in task %s", id)
 	}
@@ -98,6 +104,14 @@ func (r *Runtime) Exec(ctx context.Context, id bulkhead.TaskID, e agent.Exec) (i
 			return 0, context.Cause(ctx)
 		}
 	}
+}
+
+// answers tells whether containerd does, within a moment.
+func (r *Runtime) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_, err := r.client.Version(ctx)
+	return err == nil
 }
 
 // drain waits for the rest of a command's output, but not for long: processes

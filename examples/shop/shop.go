@@ -49,6 +49,11 @@ func (s State) Next() (State, bool) {
 	return "", false
 }
 
+// Label is the state in the words of the pages.
+func (s State) Label() string {
+	return map[State]string{New: "New", Making: "In the making", Ready: "Ready", Collected: "Collected"}[s]
+}
+
 // Order is what a customer wants made.
 type Order struct {
 	ID       string    `json:"id"` // sorts by age

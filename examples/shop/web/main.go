@@ -64,7 +64,7 @@ type web struct {
 func handler(db *shop.Client, look shop.Look, stats func() bool, now func() time.Time) (http.Handler, error) {
 	s := &web{db: db, look: look, stats: stats, now: now}
 	var err error
-	if s.page, err = template.New("page").Funcs(template.FuncMap{"ago": s.ago, "label": label, "action": action}).Parse(pageText); err != nil {
+	if s.page, err = template.New("page").Funcs(template.FuncMap{"ago": s.ago, "action": action}).Parse(pageText); err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
@@ -295,10 +295,6 @@ func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // whoever asked has gone
-}
-
-func label(s shop.State) string {
-	return map[shop.State]string{shop.New: "New", shop.Making: "In the making", shop.Ready: "Ready", shop.Collected: "Collected"}[s]
 }
 
 // action is what the button to the next state says; none after the last.
