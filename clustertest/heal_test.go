@@ -158,7 +158,7 @@ x-bulkhead: {version: "1"}
 		})
 		settled("both stamps run")
 		if now := n.mains(); !reflect.DeepEqual(now, before) {
-			t.Errorf("tasks were touched: %v, before %v", now, before)
+			t.Errorf("tasks were touched: %v, before %v\n%s", now, before, n.Run("events", "--stamp", "acme"))
 		}
 		got := n.MustGet("acme", "/")
 		n.MustGet("acme", "/exit?code=1")

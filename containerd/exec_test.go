@@ -144,3 +144,20 @@ func TestInit(t *testing.T) {
 		t.Errorf("missing command: %v", err)
 	}
 }
+
+// TestExecWithoutEngine: whoever probes a task must be able to tell a sick task
+// from an engine that is away.
+func TestExecWithoutEngine(t *testing.T) {
+	n := newNode(t)
+	c := n.run(n.container("acme", "tick"))
+	n.kill()
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		_, err := n.runtime.Exec(ctx, c.ID, agent.Exec{Command: []string{"/probe"}})
+		cancel()
+		if !errors.Is(err, bulkhead.ErrUnavailable) {
+			t.Errorf("without containerd: %v", err)
+		}
+	}
+	n.restart()
+}

@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	signals "github.com/moby/sys/signal"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/status"
 
 	"bulkhead"
 	"bulkhead/agent"
@@ -333,7 +334,9 @@ func fault(err error) error {
 	if err == nil {
 		return nil
 	}
-	err = errgrpc.ToNative(err)
+	if _, plain := status.FromError(err); plain {
+		err = errgrpc.ToNative(err) // a second time it would forget the kind
+	}
 	switch {
 	case strings.Contains(err.Error(), "no space left on device"):
 		return &bulkhead.Error{Kind: bulkhead.ErrExhausted, Message: "the disk of containerd is full", Hint: "free some space", Cause: err}
