@@ -15,8 +15,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -49,7 +52,9 @@ type Config struct {
 	Changed func()
 
 	Log *slog.Logger
-	// Parallel bounds the steps under way at the same time; default 8.
+	// Parallel bounds the tasks that are made or cleared away at the same time;
+	// default 8. What only waits (a download, a task that takes its time to stop)
+	// does not count.
 	Parallel int
 }
 
@@ -58,7 +63,7 @@ type Agent struct {
 	c       Config
 	log     *slog.Logger
 	node    bulkhead.NodeName
-	steps   chan struct{} // a place per step under way
+	places  chan struct{} // one for every task that is being made or cleared away
 	reports *reports
 
 	mu     sync.Mutex
@@ -76,7 +81,7 @@ func New(c Config) *Agent {
 		c.Changed = func() {}
 	}
 	return &Agent{
-		c: c, log: c.Log, node: c.Node().Name, steps: make(chan struct{}, c.Parallel),
+		c: c, log: c.Log, node: c.Node().Name, places: make(chan struct{}, c.Parallel),
 		reports: newReports(), stamps: map[bulkhead.StampName]*stampLoop{},
 	}
 }
@@ -88,12 +93,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.group, a.ctx = g, ctx
 	a.mu.Unlock()
 
-	exits := a.c.Runtime.Exits(ctx) // before adoption, so that no exit falls between
-	if err := a.adopt(ctx); err != nil {
-		return err
-	}
-	g.Go(func() error { return a.dispatchExits(ctx, exits) })
-	g.Go(func() error { return a.converse(ctx) })
+	g.Go(func() error {
+		exits := a.c.Runtime.Exits(ctx) // before adoption, so that no exit falls between
+		if err := a.adopt(ctx); err != nil {
+			return err
+		}
+		g.Go(func() error { return a.dispatchExits(ctx, exits) })
+		g.Go(func() error { return a.converse(ctx) })
+		return nil
+	})
 	err := g.Wait()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
@@ -135,14 +143,22 @@ func (a *Agent) adopt(ctx context.Context) error {
 		return fmt.Errorf("list networks: %w", err)
 	}
 	started := time.Now()
-	adopted := 0
+	var loops []*stampLoop
+	living := map[bulkhead.TaskID]bool{}
 	for _, s := range saved {
 		loop := a.newLoop(s.assignment)
-		loop.adopt(s.tasks, observed[s.assignment.Stamp.Name], endpoints[s.assignment.Stamp.Name])
-		adopted += len(loop.tasks)
-		delete(observed, s.assignment.Stamp.Name)
-		delete(endpoints, s.assignment.Stamp.Name)
-		a.start(loop)
+		loop.adopt(s.savedTasks, observed[loop.name], endpoints[loop.name])
+		for id, t := range loop.tasks {
+			if !t.State.Ended() {
+				living[id] = true
+			}
+		}
+		delete(observed, loop.name)
+		delete(endpoints, loop.name)
+		loops = append(loops, loop)
+	}
+	if err := a.sweep(living); err != nil {
+		a.log.Error("remove files of tasks that are gone", "err", err)
 	}
 	// What belongs to no assignment is debris of a deletion that was cut short.
 	for stamp, tasks := range observed {
@@ -162,16 +178,40 @@ func (a *Agent) adopt(ctx context.Context) error {
 			a.log.Error("remove network", "stamp", stamp, "err", err)
 		}
 	}
-	a.log.Info("adopted", "stamps", len(saved), "tasks", adopted, "took", time.Since(started).Round(time.Millisecond))
+	a.mu.Lock()
+	for _, loop := range loops {
+		a.startLocked(loop)
+	}
+	a.mu.Unlock()
+	a.log.Info("adopted", "stamps", len(saved), "tasks", len(living), "took", time.Since(started).Round(time.Millisecond))
 	a.c.Changed()
 	return nil
 }
 
-// observe lists the containers, waiting for the engine if it is just starting.
+// sweep removes the files of tasks that do not live: a former life of the agent
+// may have been killed between taking their container and their files away.
+func (a *Agent) sweep(living map[bulkhead.TaskID]bool) error {
+	entries, err := os.ReadDir(filepath.Dir(a.taskDir("x")))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if id := bulkhead.TaskID(e.Name()); !living[id] {
+			err = errors.Join(err, os.RemoveAll(a.taskDir(id)))
+		}
+	}
+	return err
+}
+
+// observe lists the containers. While the engine is away it waits.
 func (a *Agent) observe(ctx context.Context) (map[bulkhead.StampName][]Observed, error) {
 	list, err := a.c.Runtime.List(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list containers: %w", err)
+	for err != nil {
+		a.log.Warn("list containers", "err", err)
+		if err := wait(ctx, time.Second); err != nil {
+			return nil, err
+		}
+		list, err = a.c.Runtime.List(ctx)
 	}
 	byStamp := map[bulkhead.StampName][]Observed{}
 	for _, o := range list {
@@ -207,17 +247,17 @@ func (a *Agent) dispatchExits(ctx context.Context, exits <-chan Exit) error {
 
 // relist makes up for exits that were missed while the engine was away.
 func (a *Agent) relist(ctx context.Context) {
+	began := time.Now()
 	byStamp, err := a.observe(ctx)
 	if err != nil {
-		a.log.Warn("list after a gap in the exit feed", "err", err)
-		return
+		return // the agent ends
 	}
 	a.mu.Lock()
 	loops := slices.Collect(maps.Values(a.stamps))
 	a.mu.Unlock()
 	for _, loop := range loops {
 		seen := byStamp[loop.name]
-		loop.post(func() { loop.compare(seen) })
+		loop.post(func() { loop.compare(seen, began) })
 	}
 }
 
@@ -231,42 +271,62 @@ func (a *Agent) loopOf(id bulkhead.TaskID) *stampLoop {
 // assign gives the agent a stamp, or a new version of one.
 func (a *Agent) assign(as bulkhead.Assignment) {
 	a.mu.Lock()
-	loop, ok := a.stamps[as.Stamp.Name]
-	a.mu.Unlock()
-	if ok {
-		loop.post(func() { loop.assigned(as) })
+	defer a.mu.Unlock()
+	if loop := a.stamps[as.Stamp.Name]; loop != nil {
+		loop.post(func() { loop.assigned(as) }) // under mu: see end
 		return
 	}
-	loop = a.newLoop(as)
-	loop.dirty = true
-	a.start(loop)
+	a.beginLocked(as)
 }
 
-func (a *Agent) start(loop *stampLoop) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+func (a *Agent) beginLocked(as bulkhead.Assignment) {
+	loop := a.newLoop(as)
+	loop.dirty = true
+	a.startLocked(loop)
+}
+
+func (a *Agent) startLocked(loop *stampLoop) {
 	a.stamps[loop.name] = loop
-	g, ctx := a.group, a.ctx
-	g.Go(func() error {
+	ctx := a.ctx
+	a.group.Go(func() error {
 		loop.run(ctx)
 		return nil
 	})
 }
 
-// forgetLoop ends a stamp's loop for good.
-func (a *Agent) forgetLoop(name bulkhead.StampName) {
+// end takes a loop out, and lets the next life of its stamp begin if there is one.
+// It refuses when the loop has been told something meanwhile.
+func (a *Agent) end(loop *stampLoop) bool {
 	a.mu.Lock()
-	delete(a.stamps, name)
-	a.mu.Unlock()
-	a.c.Changed()
+	defer a.mu.Unlock()
+	if !loop.box.empty() {
+		return false
+	}
+	delete(a.stamps, loop.name)
+	if loop.next != nil {
+		a.beginLocked(*loop.next)
+	}
+	return true
 }
 
-// step takes one of the places for steps under way.
-func (a *Agent) step(ctx context.Context) (release func(), err error) {
+// place takes one of the places for tasks that are made or cleared away.
+func (a *Agent) place(ctx context.Context) (release func(), err error) {
 	select {
-	case a.steps <- struct{}{}:
-		return func() { <-a.steps }, nil
+	case a.places <- struct{}{}:
+		return func() { <-a.places }, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
+	}
+}
+
+// wait pauses; its error is that of ctx.
+func wait(ctx context.Context, pause time.Duration) error {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -35,6 +36,9 @@ type machine struct {
 	away       bool          // the container engine
 	slow       time.Duration // of Remove
 	calls      []string
+	// fault, if set, is asked before and after every call that changes something.
+	fault func(call string, id bulkhead.TaskID) error
+	wrong []string // what must never happen and did
 }
 
 func newMachine() *machine {
@@ -48,7 +52,59 @@ func (m *machine) log(format string, args ...any) {
 	m.calls = append(m.calls, fmt.Sprintf(format, args...))
 }
 
-func (m *machine) Pull(_ context.Context, image bulkhead.Image) error {
+// trouble is the error of a call that the engine does not answer.
+func (m *machine) trouble(call string, id bulkhead.TaskID) error {
+	m.mu.Lock()
+	fault := m.fault
+	m.mu.Unlock()
+	if fault != nil {
+		if err := fault(call, id); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.away {
+		return bulkhead.Errorf(bulkhead.ErrUnavailable, "the engine is away")
+	}
+	return nil
+}
+
+// breakBy lets calls fail as fault says.
+func (m *machine) breakBy(fault func(call string, id bulkhead.TaskID) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fault = fault
+}
+
+// left are how many containers and endpoints there are.
+func (m *machine) left() (containers, endpoints int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.containers), len(m.nets)
+}
+
+// leave takes the container engine away, or brings it back. Exits between are
+// not told; that some may be missing is.
+func (m *machine) leave(away bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.away && !away {
+		for _, l := range m.listeners {
+			l <- Exit{}
+		}
+	}
+	m.away = away
+}
+
+func (m *machine) Pull(ctx context.Context, image bulkhead.Image) error {
+	if image.Reference == "hangs" {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if err := m.trouble("pull", ""); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.missing[image.Reference] {
@@ -58,32 +114,55 @@ func (m *machine) Pull(_ context.Context, image bulkhead.Image) error {
 }
 
 func (m *machine) Prepare(_ context.Context, c Container) error {
+	if err := m.trouble("prepare", c.ID); err != nil {
+		return err
+	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.log("prepare %s", c.ID.Name())
 	m.containers[c.ID] = &Observed{ID: c.ID, Labels: c.Labels, State: bulkhead.TaskPrepared}
+	m.mu.Unlock()
+	if err := m.trouble("prepared", c.ID); err != nil { // a failed Prepare leaves nothing
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.containers, c.ID)
+		return err
+	}
 	return nil
 }
 
 func (m *machine) Start(_ context.Context, id bulkhead.TaskID) error {
+	if err := m.trouble("start", id); err != nil {
+		return err
+	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.log("start %s", id.Name())
 	m.started++
-	m.containers[id].State = bulkhead.TaskRunning
-	return nil
+	c := m.containers[id]
+	if c == nil {
+		m.mu.Unlock()
+		return fmt.Errorf("no container %s", id)
+	}
+	if c.State == bulkhead.TaskPrepared {
+		c.State = bulkhead.TaskRunning
+	}
+	for other, o := range m.containers {
+		if other != id && other.Name() == id.Name() && o.State == bulkhead.TaskRunning && strings.Contains(id.Name(), ".db.") {
+			m.wrong = append(m.wrong, fmt.Sprintf("%s runs beside %s", id, other))
+		}
+	}
+	m.mu.Unlock()
+	return m.trouble("started", id)
 }
 
 func (m *machine) Stop(_ context.Context, id bulkhead.TaskID, signal string, _ time.Duration) error {
 	m.mu.Lock()
-	away := m.away
 	m.log("stop %s with %s", id.Name(), signal)
 	m.mu.Unlock()
-	if away {
-		return bulkhead.Errorf(bulkhead.ErrUnavailable, "the engine is away")
+	if err := m.trouble("stop", id); err != nil {
+		return err
 	}
 	m.end(id, 0)
-	return nil
+	return m.trouble("stopped", id)
 }
 
 // end lets a task's process end.
@@ -95,6 +174,9 @@ func (m *machine) end(id bulkhead.TaskID, code int) {
 		return
 	}
 	c.State, c.ExitCode, c.Ended = bulkhead.TaskFailed, code, time.Now()
+	if m.away {
+		return // nobody tells
+	}
 	for _, l := range m.listeners {
 		l <- Exit{ID: id, ExitCode: code, Time: time.Now()}
 	}
@@ -102,26 +184,38 @@ func (m *machine) end(id bulkhead.TaskID, code int) {
 
 func (m *machine) Remove(_ context.Context, id bulkhead.TaskID) error {
 	time.Sleep(m.slow) // pretended time
+	if err := m.trouble("remove", id); err != nil {
+		return err
+	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	delete(m.containers, id)
-	return nil
+	m.mu.Unlock()
+	return m.trouble("removed", id)
 }
 
 func (m *machine) List(context.Context) ([]Observed, error) {
+	if err := m.trouble("list", ""); err != nil {
+		return nil, err
+	}
+	return m.list(), nil
+}
+
+// list is by id, so that what a seed does depends on less.
+func (m *machine) list() []Observed {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var out []Observed
-	for _, c := range m.containers {
-		out = append(out, *c)
+	for _, id := range slices.Sorted(maps.Keys(m.containers)) {
+		out = append(out, *m.containers[id])
 	}
-	return out, nil
+	return out
 }
 
 func (m *machine) Exits(ctx context.Context) <-chan Exit {
 	ch := make(chan Exit, 1000)
 	m.mu.Lock()
 	m.listeners = append(m.listeners, ch)
+	ch <- Exit{} // from now on none is missed
 	m.mu.Unlock()
 	context.AfterFunc(ctx, func() {
 		m.mu.Lock()
@@ -169,7 +263,7 @@ func (n network) Leave(_ context.Context, _ bulkhead.StampName, task bulkhead.Ta
 	return nil
 }
 
-func (n network) Remove(context.Context, bulkhead.StampName) error { return nil }
+func (n network) Remove(context.Context, bulkhead.StampName) error { return n.trouble("raze", "") }
 
 func (n network) Names(_ bulkhead.StampName, names []Name) {
 	n.mu.Lock()
@@ -195,6 +289,7 @@ type volumes struct{ *machine }
 func (v volumes) Create(s bulkhead.StampRef, name bulkhead.VolumeName) (string, bool, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	delete(v.kept, s.UID)
 	key := s.UID + "/" + string(name)
 	fresh := !v.data[key]
 	v.data[key] = true
@@ -253,8 +348,37 @@ func (s *server) order(o bulkhead.NodeOrder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.orders = append(s.orders, o)
-	for _, x := range s.sessions {
-		x.orders <- o
+	s.tellLocked(o)
+}
+
+func (s *server) tellLocked(o bulkhead.NodeOrder) {
+	s.sessions = slices.DeleteFunc(s.sessions, func(x *session) bool {
+		select {
+		case <-x.done:
+			return true
+		default:
+			x.orders <- o
+			return false
+		}
+	})
+}
+
+// heard are all events, a line each.
+func (s *server) heard() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.events, "\n")
+}
+
+// leave takes the server away, or brings it back.
+func (s *server) leave(away bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = away
+	if away {
+		for _, x := range s.sessions {
+			x.Close()
+		}
 	}
 }
 
@@ -303,10 +427,12 @@ type life struct {
 	kill func()
 }
 
-func boot(t *testing.T, m *machine, s *server, dir string) life {
+func boot(t *testing.T, m *machine, s *server, dir string) life { return bootWith(t, m, s, dir, m) }
+
+func bootWith(t *testing.T, m *machine, s *server, dir string, r Runtime) life {
 	a := New(Config{
 		Node: func() bulkhead.Node { return bulkhead.Node{Name: "n1"} }, Dir: dir, Run: t.TempDir(),
-		Control: s, Runtime: m, Network: network{m}, Volumes: volumes{m}, Logs: outputs{m}, Files: bundles{},
+		Control: s, Runtime: r, Network: network{m}, Volumes: volumes{m}, Logs: outputs{m}, Files: bundles{},
 		Seal: func(_ string, s map[string]string) ([]byte, error) { return json.Marshal(s) },
 		Open: func(_ string, b []byte) (s map[string]string, err error) { return s, json.Unmarshal(b, &s) },
 		Log:  slog.New(slog.DiscardHandler),
@@ -402,6 +528,7 @@ func TestAgentRestartsCrashedAndReplacesUnhealthy(t *testing.T) {
 		running := func() bool { return s.of("acme").Phase == bulkhead.PhaseRunning }
 		until(t, "acme runs", time.Second, running)
 		web := s.of("acme").Tasks[1].ID
+		time.Sleep(time.Second) // what is made next is younger
 		m.end(web, 3)
 		until(t, "web is replaced", 10*time.Second, func() bool {
 			tasks := s.of("acme").Tasks

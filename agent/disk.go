@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"bulkhead"
 )
@@ -14,7 +15,16 @@ import (
 // savedStamp is what the disk holds of a stamp.
 type savedStamp struct {
 	assignment bulkhead.Assignment
-	tasks      []savedTask
+	savedTasks
+}
+
+// savedTasks is the file form of what the runtime's labels cannot tell.
+type savedTasks struct {
+	Phase bulkhead.Phase `json:"phase"`           // last told
+	Ready *time.Time     `json:"ready,omitempty"` // when ReadyOf was first up
+	// ReadyOf is the latest generation that was up.
+	ReadyOf int64       `json:"readyOf,omitempty"`
+	Tasks   []savedTask `json:"tasks"`
 }
 
 // savedTask is a task and how to look after it.
@@ -48,7 +58,7 @@ func (a *Agent) saveAssignment(as bulkhead.Assignment) error {
 // saveTasks keeps what the runtime's labels cannot tell: health, and tasks that
 // have ended. Losing the last write of it in a power cut costs a probe or a run
 // of a one-off service, so it is not waited for.
-func (a *Agent) saveTasks(name bulkhead.StampName, tasks []savedTask) error {
+func (a *Agent) saveTasks(name bulkhead.StampName, tasks savedTasks) error {
 	return writeJSON(filepath.Join(a.stampDir(name), "tasks.json"), tasks, false)
 }
 
@@ -77,7 +87,7 @@ func (a *Agent) load() ([]savedStamp, error) {
 				return nil, fmt.Errorf("open secrets of %s: %w", saved.Stamp.Name, err)
 			}
 		}
-		if err := readJSON(filepath.Join(dir, "tasks.json"), &s.tasks); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := readJSON(filepath.Join(dir, "tasks.json"), &s.savedTasks); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			a.log.Warn("tasks file is unreadable; the runtime is asked instead", "stamp", saved.Stamp.Name, "err", err)
 		}
 		out = append(out, s)

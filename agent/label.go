@@ -63,9 +63,12 @@ func taskOf(o Observed) *task {
 	created, _ := time.Parse(time.RFC3339Nano, o.Labels[labelCreated])
 	t := &task{Task: bulkhead.Task{
 		ID: o.ID, Stamp: bulkhead.StampName(o.Labels[labelStamp]), Service: bulkhead.ServiceName(o.Labels[labelService]),
-		Slot: number(o.Labels[labelSlot]), Hash: o.Labels[labelHash], State: o.State, Created: created, Started: created,
+		Slot: number(o.Labels[labelSlot]), Hash: o.Labels[labelHash], State: o.State, Created: created,
 		Restarts: number(o.Labels[labelRestarts]), Streak: number(o.Labels[labelStreak]),
 	}}
+	if o.State != bulkhead.TaskPrepared {
+		t.Started = created // the saved record knows better, if there is one
+	}
 	json.Unmarshal([]byte(o.Labels[labelCare]), &t.care)
 	if t.care.Signal == "" {
 		t.care.Signal = "SIGTERM"

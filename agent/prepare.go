@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"bulkhead"
 	"bulkhead/plan"
@@ -33,6 +34,11 @@ func (l *stampLoop) prepare(ctx context.Context, as bulkhead.Assignment, t bulkh
 	if err := c.Runtime.Pull(ctx, s.Image); err != nil {
 		return Endpoint{}, err
 	}
+	release, err := l.a.place(ctx)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	defer release()
 	endpoint, err := c.Network.Join(ctx, l.name, t.ID)
 	if err != nil {
 		return Endpoint{}, fmt.Errorf("join network: %w", err)
@@ -160,13 +166,40 @@ func hostname(s bulkhead.Service) string {
 }
 
 // clear takes away everything that prepare made for a task. Its output is kept.
+// It returns when that is done or ctx ends.
 func (l *stampLoop) clear(ctx context.Context, id bulkhead.TaskID) error {
-	return errors.Join(
-		l.a.c.Runtime.Remove(ctx, id),
-		l.a.c.Network.Leave(ctx, l.name, id),
-		l.a.c.Logs.Close(id),
-		os.RemoveAll(l.a.taskDir(id)),
-	)
+	err := l.insist(ctx, "clear task", id, func() error {
+		release, err := l.a.place(ctx)
+		if err != nil {
+			return err
+		}
+		defer release()
+		return errors.Join(l.a.c.Runtime.Remove(ctx, id), l.a.c.Network.Leave(ctx, l.name, id))
+	})
+	if err != nil {
+		return err
+	}
+	// On a full disk these may fail, and must not keep a stamp from being deleted.
+	if err := errors.Join(l.a.c.Logs.Close(id), os.RemoveAll(l.a.taskDir(id))); err != nil {
+		l.log.Error("clear task", "task", id, "err", err)
+	}
+	return nil
+}
+
+// insist tries until it is done or ctx ends: the engine may be away for a while.
+func (l *stampLoop) insist(ctx context.Context, what string, id bulkhead.TaskID, do func() error) error {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		err := do()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil {
+			l.log.Error(what, "task", id, "err", err)
+		}
+		if err := wait(ctx, pause); err != nil {
+			return err
+		}
+	}
 }
 
 // raze takes the stamp itself away; its data is set aside, or destroyed with Purge.
@@ -208,7 +241,7 @@ func (a *Agent) taskDir(id bulkhead.TaskID) string {
 }
 
 func writeOwned(path, content string, mode os.FileMode, uid, gid int) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -226,6 +259,17 @@ func failure(err error) bulkhead.TaskState {
 		return bulkhead.TaskRejected
 	}
 	return bulkhead.TaskFailed
+}
+
+// conceal puts references where a text has values of secrets: messages are shown
+// and stored in clear, and a probe or the engine may well quote what it was given.
+func conceal(text string, secrets map[string]string) string {
+	for name, value := range secrets {
+		if len(value) >= 4 { // what is shorter occurs everywhere
+			text = strings.ReplaceAll(text, value, bulkhead.SecretRef(name))
+		}
+	}
+	return text
 }
 
 func oneLine(err error) string {

@@ -35,19 +35,15 @@ func (l *stampLoop) startProbe(ctx context.Context, t *task) {
 			} else if health, message, changed := p.result(ok, output, time.Now()); changed {
 				l.post(func() { l.probed(id, health, message) })
 			}
-			wait := h.Interval
+			interval := h.Interval
 			if p.health == bulkhead.HealthStarting {
-				wait = min(pause, h.Interval)
+				interval = min(pause, h.Interval)
 				if h.StartInterval == 0 {
 					pause *= 2
 				}
 			}
-			timer := time.NewTimer(wait)
-			select {
-			case <-ctx.Done():
-				timer.Stop()
+			if wait(ctx, interval) != nil {
 				return
-			case <-timer.C:
 			}
 		}
 	})
@@ -69,7 +65,7 @@ func (t *task) stopProbe() {
 
 func (l *stampLoop) probed(id bulkhead.TaskID, health bulkhead.TaskHealth, message string) {
 	if t := l.tasks[id]; t != nil && t.State == bulkhead.TaskRunning {
-		t.Health, t.Message = health, message
+		t.Health, t.Message = health, conceal(message, l.assignment.Secrets)
 	}
 }
 
@@ -78,7 +74,8 @@ type prober struct {
 	h        bulkhead.Health
 	started  time.Time
 	health   bulkhead.TaskHealth
-	failures int // in a row
+	failures int       // in a row
+	counted  time.Time // of the latest failure that did while the task was starting
 }
 
 // result takes one probe's outcome; changed tells that the health is another now.
@@ -88,24 +85,23 @@ func (p *prober) result(ok bool, output string, now time.Time) (health bulkhead.
 		p.failures, p.health = 0, bulkhead.HealthHealthy
 		return p.health, "", was != p.health
 	}
-	if p.health == bulkhead.HealthStarting && now.Sub(p.started) < p.grace() {
-		return p.health, "", false
+	if p.health == bulkhead.HealthStarting {
+		// Probes follow each other quickly while a task starts. Failures count as they
+		// would at the usual interval, the first one interval after the start.
+		since := p.started
+		if p.counted.After(since) {
+			since = p.counted
+		}
+		if now.Sub(p.started) < p.h.StartPeriod || now.Sub(since) < p.h.Interval {
+			return p.health, "", false
+		}
+		p.counted = now
 	}
 	p.failures++
 	if p.failures >= max(1, p.h.Retries) {
 		p.health = bulkhead.HealthUnhealthy
 	}
 	return p.health, fmt.Sprintf("unhealthy: %d probes failed, the last with: %s", p.failures, output), was != p.health
-}
-
-// grace is how long failures after the start do not count. Probes follow each
-// other quickly while a task starts, so without a start period it is what the
-// same number of failures would take at the usual interval.
-func (p *prober) grace() time.Duration {
-	if p.h.StartPeriod > 0 {
-		return p.h.StartPeriod
-	}
-	return p.h.Interval * time.Duration(max(1, p.h.Retries))
 }
 
 // probeOnce runs the probe's command in the task. Its error says that the runtime

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,6 +48,14 @@ func (r *reports) event(e bulkhead.Event) {
 	}
 	r.mu.Unlock()
 	r.poke()
+}
+
+// unsent takes events back that could not be sent.
+func (r *reports) unsent(events []bulkhead.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = slices.Concat(events, r.events)
+	r.events = r.events[max(0, len(r.events)-mostEvents):]
 }
 
 func (r *reports) forget(name bulkhead.StampName) {
@@ -124,19 +133,22 @@ func (a *Agent) session(ctx context.Context) error {
 	wg.Go(func() { cancel(a.sendReports(ctx, s)) })
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
+	ours := map[bulkhead.StampName]bool{} // named since the session began or was last synced
 	for {
 		o, err := s.Receive()
 		if err != nil {
-			if cause := context.Cause(ctx); cause != nil {
-				return cause
-			}
-			return err
+			cancel(err) // ends what the session started; the first cause counts
+			return context.Cause(ctx)
 		}
 		switch {
 		case o.Assign != nil:
+			ours[o.Assign.Stamp.Name] = true
 			a.assign(*o.Assign)
 		case o.Forget != nil:
 			a.forget(*o.Forget)
+		case o.Synced:
+			a.forgetOthers(ours)
+			clear(ours)
 		case o.Stream != nil:
 			wg.Go(func() { a.stream(ctx, s, *o.Stream) })
 		}
@@ -153,6 +165,7 @@ func (a *Agent) sendReports(ctx context.Context, s Session) error {
 		statuses, events := a.reports.take()
 		for i := range events {
 			if err := s.Send(bulkhead.NodeReport{Event: &events[i]}); err != nil {
+				a.reports.unsent(events[i:])
 				return err
 			}
 		}
@@ -174,6 +187,18 @@ func (a *Agent) forget(ref bulkhead.StampRef) {
 		return
 	}
 	loop.post(func() { loop.forgotten(ref) })
+}
+
+// forgetOthers ends every stamp that the servers have not named as this node's.
+func (a *Agent) forgetOthers(ours map[bulkhead.StampName]bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for name, loop := range a.stamps {
+		if !ours[name] {
+			a.log.Warn("the servers do not know this stamp as this node's", "stamp", name)
+			loop.post(func() { loop.forgotten(ref(loop.assignment.Stamp)) })
+		}
+	}
 }
 
 // stream answers a StreamRequest: log lines as JSON, or a command's streams in

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -31,15 +32,17 @@ type stampLoop struct {
 	assignment bulkhead.Assignment
 	dirty      bool // assignment is not on disk yet
 	tasks      map[bulkhead.TaskID]*task
-	ready      *time.Time // when this generation was first up
-	readyGen   int64
+	ready      *time.Time // when readyOf was first up; nil: never
+	readyOf    int64      // the latest generation that was up
 	reported   bulkhead.StampStatus
-	deleted    bool // everything is gone
-	forget     bool // end the loop when everything is gone
-	tearing    bool // the step that removes the stamp is under way
-	retryAt    time.Time
+	deleted    bool                 // everything is gone
+	forget     bool                 // end the loop when everything is gone
+	next       *bulkhead.Assignment // the stamp's next life, which begins then
+	tearing    bool                 // the step that removes the stamp is under way
+	retryAt    time.Time            // of that step; zero: now
 
-	ground ground // what all tasks of the stamp stand on
+	ground ground   // what all tasks of the stamp stand on
+	due    []func() // steps decided, not begun
 	steps  sync.WaitGroup
 }
 
@@ -47,11 +50,11 @@ type stampLoop struct {
 type task struct {
 	bulkhead.Task
 	care   care
-	busy   bool      // a step for it is under way
-	drop   bool      // forget it when it has ended
-	exit   *Exit     // its end, heard of while busy
-	failed bool      // being stopped because something is wrong with it
-	again  time.Time // not before: its last step could not be made
+	made   time.Time          // when it was prepared; zero: in an earlier life
+	busy   bool               // a step for it is under way
+	cancel context.CancelFunc // of that step
+	drop   bool               // forget it when it has ended
+	exit   *Exit              // its end, if heard of
 	probe  context.CancelFunc
 }
 
@@ -79,18 +82,16 @@ func (l *stampLoop) run(ctx context.Context) {
 		for _, f := range l.box.take() {
 			f()
 		}
-		if l.dirty {
-			if err := l.a.saveAssignment(l.assignment); err != nil {
-				// Nothing is done that could not be found again after a crash.
-				l.log.Error("save assignment", "err", err)
-				l.sleep(ctx, time.Now().Add(time.Second))
-				continue
+		now := time.Now()
+		next := plan.Tasks(l.assignment.Stamp, l.list(), now)
+		if err := l.save(); err != nil {
+			// Nothing is done that could not be found again after a crash.
+			l.log.Error("save assignment", "err", err)
+			next.Message, next.Wake = "cannot be saved on its node: "+oneLine(err), now.Add(time.Second)
+		} else if !l.tearing { // what is being torn down is not built on
+			for _, action := range next.Actions {
+				l.perform(ctx, action)
 			}
-			l.dirty = false
-		}
-		next := plan.Tasks(l.assignment.Stamp, l.list(), time.Now())
-		for _, action := range next.Actions {
-			l.perform(ctx, action)
 		}
 		if l.assignment.Stamp.Desired == bulkhead.DesiredDeleted {
 			l.teardown(ctx, &next)
@@ -101,20 +102,36 @@ func (l *stampLoop) run(ctx context.Context) {
 			if err := l.a.deleteSaved(l.name); err != nil {
 				l.log.Error("delete assignment", "err", err)
 			}
-			l.a.forgetLoop(l.name)
-			return
+			if l.a.end(l) {
+				l.a.c.Changed()
+				return
+			}
+			l.dirty = true
+			continue
 		}
+		// Steps begin when what they change has been told: the gateway sends nothing
+		// more to a task that is about to be stopped.
+		for _, begin := range l.due {
+			l.steps.Go(begin)
+		}
+		l.due = nil
 		l.sleep(ctx, next.Wake)
 	}
 }
 
+// save makes the assignment durable if it is not.
+func (l *stampLoop) save() error {
+	if !l.dirty {
+		return nil
+	}
+	if err := l.a.saveAssignment(l.assignment); err != nil {
+		return err
+	}
+	l.dirty = false
+	return nil
+}
+
 func (l *stampLoop) sleep(ctx context.Context, until time.Time) {
-	if !time.Now().Before(l.retryAt) {
-		l.retryAt = time.Time{}
-	}
-	if !l.retryAt.IsZero() && (until.IsZero() || l.retryAt.Before(until)) {
-		until = l.retryAt
-	}
 	var timer <-chan time.Time
 	if !until.IsZero() {
 		t := time.NewTimer(time.Until(until))
@@ -143,7 +160,15 @@ func (l *stampLoop) list() []bulkhead.Task {
 // assigned takes a new version of the stamp.
 func (l *stampLoop) assigned(as bulkhead.Assignment) {
 	old := l.assignment.Stamp
-	if as.Stamp.Epoch < old.Epoch && as.Stamp.UID == old.UID {
+	if as.Stamp.UID != old.UID {
+		// Another life under the same name shares nothing with this one: it begins
+		// when nothing is left of it.
+		l.next = &as
+		l.forgotten(ref(old))
+		return
+	}
+	l.next = nil
+	if as.Stamp.Epoch < old.Epoch {
 		l.log.Warn("assignment of an older epoch", "epoch", as.Stamp.Epoch, "have", old.Epoch)
 		return
 	}
@@ -159,6 +184,10 @@ func (l *stampLoop) assigned(as bulkhead.Assignment) {
 
 // forgotten ends the stamp on this node for good.
 func (l *stampLoop) forgotten(ref bulkhead.StampRef) {
+	if l.next != nil && ref.UID == l.next.Stamp.UID {
+		l.next = nil
+		return
+	}
 	if ref.UID != l.assignment.Stamp.UID || ref.Epoch < l.assignment.Stamp.Epoch {
 		return
 	}
@@ -176,50 +205,75 @@ func (l *stampLoop) perform(ctx context.Context, a plan.Action) {
 		return
 	}
 	t := l.tasks[a.Task]
-	if t == nil || t.busy || time.Now().Before(t.again) {
+	switch {
+	case t == nil:
+		return
+	case t.busy:
+		if a.Verb == plan.Remove && t.State == bulkhead.TaskPending { // nobody waits for it any more
+			t.drop = true
+			t.cancel()
+		}
 		return
 	}
 	switch a.Verb {
 	case plan.Start:
 		l.step(ctx, t, func(ctx context.Context) error { return l.a.c.Runtime.Start(ctx, t.ID) }, func(err error) {
-			if err != nil {
-				l.ended(ctx, t, failure(err), oneLine(err), 0)
-				return
+			switch {
+			case errors.Is(err, bulkhead.ErrInvalid):
+				l.ended(ctx, t, bulkhead.TaskRejected, l.explain(err))
+			case err != nil: // it may run all the same
+				l.stop(ctx, t, l.explain(err), true)
+			default:
+				t.State, t.Started = bulkhead.TaskRunning, time.Now()
+				l.startProbe(ctx, t)
 			}
-			t.State, t.Started = bulkhead.TaskRunning, time.Now()
-			l.startProbe(ctx, t)
 		})
 	case plan.Stop:
-		t.State, t.Message = bulkhead.TaskStopping, a.Reason
-		t.failed, t.drop = a.Failed, !a.Failed
-		t.stopProbe()
 		if a.Failed {
 			l.event("task.unhealthy", t, a.Reason)
 		}
-		signal, grace := t.care.Signal, t.care.Grace
-		l.step(ctx, t, func(ctx context.Context) error { return l.a.c.Runtime.Stop(ctx, t.ID, signal, grace) }, func(err error) {
-			if err != nil {
-				l.log.Error("stop task", "task", t.ID, "err", err)
-				t.State = bulkhead.TaskRunning // as far as we know; planned again
-				t.again = time.Now().Add(time.Second)
-				l.retryAt = t.again
-				return
-			}
-			state := bulkhead.TaskComplete
-			if t.failed {
-				state = bulkhead.TaskFailed
-			}
-			l.ended(ctx, t, state, t.Message, t.ExitCode)
-		})
+		l.stop(ctx, t, a.Reason, a.Failed)
 	case plan.Remove:
 		if t.State.Ended() { // cleaned up already
 			delete(l.tasks, t.ID)
 			return
 		}
 		t.drop = true
-		l.ended(ctx, t, bulkhead.TaskComplete, a.Reason, 0)
+		l.ended(ctx, t, bulkhead.TaskComplete, a.Reason)
 	}
 }
+
+// stop ends a task's process, however long that takes: until then the task counts
+// as one that may write. failed tells that something is wrong with it.
+func (l *stampLoop) stop(ctx context.Context, t *task, reason string, failed bool) {
+	t.State, t.Message, t.drop = bulkhead.TaskStopping, reason, !failed
+	t.stopProbe()
+	id, signal, grace := t.ID, t.care.Signal, t.care.Grace
+	l.step(ctx, t, func(ctx context.Context) error {
+		return l.insist(ctx, "stop task", id, func() error {
+			err := l.a.c.Runtime.Stop(ctx, id, signal, grace)
+			if errors.Is(err, bulkhead.ErrInvalid) { // no such signal
+				err = l.a.c.Runtime.Stop(ctx, id, "SIGKILL", 0)
+			}
+			return err
+		})
+	}, func(error) {
+		state := bulkhead.TaskComplete
+		if failed {
+			state = bulkhead.TaskFailed
+		}
+		l.ended(ctx, t, state, reason)
+	})
+}
+
+// explain is an error's one line for users.
+func (l *stampLoop) explain(err error) string {
+	return conceal(oneLine(err), l.assignment.Secrets)
+}
+
+// prepareMost bounds the preparation of a task, downloads included, so that what
+// hangs is seen and tried again.
+const prepareMost = 15 * time.Minute
 
 // create makes the slot's next task and prepares it.
 func (l *stampLoop) create(ctx context.Context, a plan.Action) {
@@ -245,26 +299,31 @@ func (l *stampLoop) create(ctx context.Context, a plan.Action) {
 	as, record := l.assignment, t.Task
 	var endpoint Endpoint
 	l.step(ctx, t, func(ctx context.Context) (err error) {
-		endpoint, err = l.prepare(ctx, as, record, service)
+		ctx, cancel := context.WithTimeoutCause(ctx, prepareMost, fmt.Errorf("not prepared within %s", prepareMost))
+		defer cancel()
+		if endpoint, err = l.prepare(ctx, as, record, service); err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return err
 	}, func(err error) {
-		if err != nil {
-			l.ended(ctx, t, failure(err), oneLine(err), 0)
-			return
+		switch {
+		case t.drop:
+			l.ended(ctx, t, bulkhead.TaskComplete, "")
+		case err != nil:
+			l.ended(ctx, t, failure(err), l.explain(err))
+		default:
+			t.State, t.Address, t.made = bulkhead.TaskPrepared, endpoint.Address, time.Now()
 		}
-		t.State, t.Address = bulkhead.TaskPrepared, endpoint.Address
 	})
 }
 
 // step runs do beside the loop and done on it.
 func (l *stampLoop) step(ctx context.Context, t *task, do func(context.Context) error, done func(error)) {
-	t.busy = true
-	l.steps.Go(func() {
-		release, err := l.a.step(ctx)
-		if err == nil {
-			err = do(ctx)
-			release()
-		}
+	within, cancel := context.WithCancel(ctx)
+	t.busy, t.cancel = true, cancel
+	l.due = append(l.due, func() {
+		err := do(within)
+		cancel()
 		if ctx.Err() != nil {
 			return // the agent ends; the next life finds what was done
 		}
@@ -284,25 +343,30 @@ func (l *stampLoop) exited(e Exit) {
 	if t == nil || t.State.Ended() {
 		return
 	}
-	t.ExitCode, t.OOM = e.ExitCode, t.OOM || e.OOM
-	if t.busy || t.State == bulkhead.TaskStopping {
-		t.exit = &e
-		return
+	t.exit, t.ExitCode, t.OOM = &e, e.ExitCode, t.OOM || e.OOM
+	if t.busy {
+		return // the end of the step hears of it
 	}
 	state := bulkhead.TaskFailed
 	if e.ExitCode == 0 {
 		state = bulkhead.TaskComplete
 	}
-	l.a.mu.Lock()
-	ctx := l.a.ctx
-	l.a.mu.Unlock()
-	l.ended(ctx, t, state, l.exitMessage(t), e.ExitCode)
+	l.ended(l.context(), t, state, exitMessage(t))
 }
 
-func (l *stampLoop) exitMessage(t *task) string {
+// endOf is when the task's process ended, as far as that is known.
+func endOf(t *task) time.Time {
+	now := time.Now()
+	if t.exit == nil || t.exit.Time.After(now) || t.exit.Time.Before(t.Started) || t.exit.Time.Before(t.Created) {
+		return now
+	}
+	return t.exit.Time
+}
+
+func exitMessage(t *task) string {
 	ran := ""
 	if !t.Started.IsZero() {
-		ran = " after " + time.Since(t.Started).Round(time.Millisecond).String()
+		ran = " after " + endOf(t).Sub(t.Started).Round(time.Millisecond).String()
 	}
 	switch {
 	case t.OOM:
@@ -315,9 +379,9 @@ func (l *stampLoop) exitMessage(t *task) string {
 }
 
 // ended records that a task is over and clears away what it had.
-func (l *stampLoop) ended(ctx context.Context, t *task, state bulkhead.TaskState, message string, code int) {
+func (l *stampLoop) ended(ctx context.Context, t *task, state bulkhead.TaskState, message string) {
 	t.stopProbe()
-	t.State, t.Message, t.ExitCode, t.Ended = state, message, code, time.Now()
+	t.State, t.Message, t.Ended = state, message, endOf(t)
 	if !t.drop {
 		l.saveTasks()
 		switch state {
@@ -328,10 +392,7 @@ func (l *stampLoop) ended(ctx context.Context, t *task, state bulkhead.TaskState
 		}
 	}
 	id := t.ID
-	l.step(ctx, t, func(ctx context.Context) error { return l.clear(ctx, id) }, func(err error) {
-		if err != nil {
-			l.log.Error("clear task", "task", id, "err", err)
-		}
+	l.step(ctx, t, func(ctx context.Context) error { return l.clear(ctx, id) }, func(error) {
 		if t.drop {
 			delete(l.tasks, id)
 			l.saveTasks()
@@ -339,10 +400,11 @@ func (l *stampLoop) ended(ctx context.Context, t *task, state bulkhead.TaskState
 	})
 }
 
-// compare takes the runtime's word for what runs, after exits may have been missed.
-func (l *stampLoop) compare(seen []Observed) {
+// compare takes the runtime's word for what ran at the given time, after exits may
+// have been missed. Of tasks that were not prepared before that it says nothing.
+func (l *stampLoop) compare(seen []Observed, at time.Time) {
 	for id, t := range l.tasks {
-		if t.State != bulkhead.TaskRunning && t.State != bulkhead.TaskPrepared {
+		if t.State != bulkhead.TaskRunning && t.State != bulkhead.TaskPrepared || !t.made.Before(at) {
 			continue
 		}
 		i := slices.IndexFunc(seen, func(o Observed) bool { return o.ID == id })
@@ -359,33 +421,41 @@ func (l *stampLoop) compare(seen []Observed) {
 const lostCode = 255
 
 // adopt takes up the tasks of an earlier life. It runs before the loop.
-func (l *stampLoop) adopt(saved []savedTask, observed []Observed, endpoints []Endpoint) {
+func (l *stampLoop) adopt(saved savedTasks, observed []Observed, endpoints []Endpoint) {
+	l.ready, l.readyOf, l.reported.Phase = saved.Ready, saved.ReadyOf, saved.Phase
+	l.ground.set = len(observed) > 0 // under a ceiling of that life; which, is not known
 	was := map[bulkhead.TaskID]savedTask{}
-	for _, s := range saved {
+	for _, s := range saved.Tasks {
 		was[s.ID] = s
 		if s.State.Ended() {
 			l.tasks[s.ID] = &task{Task: s.Task, care: s.Care}
 		}
 	}
 	for _, o := range observed {
+		t := taskOf(o)
 		if l.tasks[o.ID] != nil { // recorded as ended: its clearing was cut short
+			if o.State == bulkhead.TaskRunning { // or it was taken for lost and is not
+				l.tasks[o.ID] = t
+				l.post(func() { l.stop(l.context(), t, "was taken for lost", false) })
+				continue
+			}
 			l.clearLater(o.ID)
 			continue
 		}
-		t := taskOf(o)
 		if s, ok := was[o.ID]; ok {
 			t.Health, t.Started, t.Message = s.Health, s.Started, s.Message
 		}
 		if o.State.Ended() {
 			// A process that was killed from outside while nobody watched, as a reboot
 			// does, was lost, not failed: it is made anew whatever its restart policy.
-			if o.ExitCode == 128+9 || o.ExitCode == 128+15 || o.ExitCode == lostCode {
+			// One that was being stopped has done what it was told.
+			if was[o.ID].State == bulkhead.TaskStopping || o.ExitCode == 128+9 || o.ExitCode == 128+15 || o.ExitCode == lostCode {
 				l.clearLater(o.ID)
 				continue
 			}
 			l.tasks[o.ID] = t
-			t.State, t.exit = bulkhead.TaskRunning, &Exit{ID: o.ID, ExitCode: o.ExitCode, Time: o.Ended}
-			l.post(func() { l.exited(*t.exit) })
+			t.State = bulkhead.TaskRunning
+			l.post(func() { l.exited(Exit{ID: o.ID, ExitCode: o.ExitCode, Time: o.Ended}) })
 			continue
 		}
 		if i := slices.IndexFunc(endpoints, func(e Endpoint) bool { return e.Task == o.ID }); i >= 0 {
@@ -403,8 +473,13 @@ func (l *stampLoop) adopt(saved []savedTask, observed []Observed, endpoints []En
 		}
 	}
 	for _, e := range endpoints {
-		if l.tasks[e.Task] == nil {
+		if t := l.tasks[e.Task]; t == nil || t.State.Ended() {
 			l.clearLater(e.Task)
+		}
+	}
+	for id, s := range was { // what was being made of them may yet appear
+		if l.tasks[id] == nil && !s.State.Ended() {
+			l.clearLater(id)
 		}
 	}
 	l.publish(plan.Tasks(l.assignment.Stamp, l.list(), time.Now()))
@@ -419,11 +494,7 @@ func (l *stampLoop) context() context.Context {
 // clearLater clears what is left of a task that is not in tasks.
 func (l *stampLoop) clearLater(id bulkhead.TaskID) {
 	l.post(func() {
-		l.steps.Go(func() {
-			if err := l.clear(l.context(), id); err != nil {
-				l.log.Error("clear leftover", "task", id, "err", err)
-			}
-		})
+		l.steps.Go(func() { _ = l.clear(l.context(), id) }) // fails only when the agent ends
 	})
 }
 
@@ -445,12 +516,16 @@ func (l *stampLoop) teardown(ctx context.Context, next *plan.Next) {
 		}
 	}
 	next.Phase = bulkhead.PhaseDeleting
-	if l.tearing || time.Now().Before(l.retryAt) {
+	if l.tearing || l.dirty {
+		return
+	}
+	if time.Now().Before(l.retryAt) {
+		next.Wake = l.retryAt
 		return
 	}
 	l.tearing = true
 	s := l.assignment.Stamp
-	l.steps.Go(func() {
+	l.due = append(l.due, func() {
 		err := l.raze(ctx, s)
 		if ctx.Err() != nil {
 			return
@@ -473,25 +548,30 @@ func (l *stampLoop) teardown(ctx context.Context, next *plan.Next) {
 // servers through the session.
 func (l *stampLoop) tell(next plan.Next) {
 	s := l.assignment.Stamp
-	if next.Phase == bulkhead.PhaseRunning && l.readyGen != s.Generation {
+	if next.Phase == bulkhead.PhaseRunning && (l.ready == nil || l.readyOf != s.Generation) {
 		now := time.Now()
-		l.ready, l.readyGen = &now, s.Generation
+		l.ready, l.readyOf = &now, s.Generation
 	}
 	// A stamp that was never up is starting, not degraded, while it still tries.
-	if next.Phase == bulkhead.PhaseDegraded && l.reported.Ready == nil && l.ready == nil {
+	if next.Phase == bulkhead.PhaseDegraded && l.ready == nil {
 		next.Phase = bulkhead.PhaseStarting
 	}
 	changed := l.publish(next)
 	status := bulkhead.StampStatus{
 		Name: s.Name, UID: s.UID, Node: l.a.node, Epoch: s.Epoch, Generation: s.Generation,
-		Phase: next.Phase, Message: next.Message, Tasks: l.view.Load().Tasks, Ready: l.ready,
+		Phase: next.Phase, Message: next.Message, Tasks: l.view.Load().Tasks,
+	}
+	if l.readyOf == s.Generation {
+		status.Ready = l.ready
 	}
 	if !reflect.DeepEqual(status, l.reported) {
-		if status.Phase != l.reported.Phase {
-			l.phaseEvent(l.reported.Phase, status)
-		}
+		was := l.reported.Phase
 		l.reported = status
 		l.a.reports.status(status)
+		if status.Phase != was {
+			l.phaseEvent(was, status)
+			l.saveTasks()
+		}
 	}
 	if changed {
 		l.a.c.Changed()
@@ -538,11 +618,11 @@ func (l *stampLoop) event(kind string, t *task, message string) {
 }
 
 func (l *stampLoop) saveTasks() {
-	var out []savedTask
+	out := savedTasks{Phase: l.reported.Phase, Ready: l.ready, ReadyOf: l.readyOf}
 	for _, id := range slices.Sorted(maps.Keys(l.tasks)) {
 		t := l.tasks[id]
-		if !t.drop {
-			out = append(out, savedTask{Task: t.Task, Care: t.care})
+		if !t.drop || !t.State.Ended() {
+			out.Tasks = append(out.Tasks, savedTask{Task: t.Task, Care: t.care})
 		}
 	}
 	if err := l.a.saveTasks(l.name, out); err != nil {
@@ -572,6 +652,12 @@ func (m *mailbox) put(f func()) {
 	case m.wake <- struct{}{}:
 	default:
 	}
+}
+
+func (m *mailbox) empty() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.todo) == 0
 }
 
 func (m *mailbox) take() []func() {

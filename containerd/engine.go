@@ -61,7 +61,8 @@ type Engine struct {
 // A private containerd and all containers outlive the caller; Run restarts it
 // when it dies.
 func Open(ctx context.Context, config EngineConfig, log *slog.Logger) (*Engine, error) {
-	if config.Socket == "" {
+	named := config.Socket != "" && !config.Private
+	if !named {
 		config.Socket = DefaultSocket
 	}
 	if config.RunFolder == "" {
@@ -74,8 +75,16 @@ func Open(ctx context.Context, config EngineConfig, log *slog.Logger) (*Engine, 
 	if len(e.privateSocket()+".ttrpc") > 107 {
 		return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "the path of socket %s is longer than 107 bytes: choose a shorter folder for run-time state", e.privateSocket())
 	}
+	if named && serving(config.Socket) == 0 {
+		return nil, bulkhead.Errorf(bulkhead.ErrUnavailable, "no containerd serves at %s", config.Socket).
+			WithHint("start it, or leave --containerd out: Bulkhead then starts one of its own if it must")
+	}
 	if err := e.choose(); err != nil {
 		return nil, err
+	}
+	if named && e.socket != config.Socket {
+		return nil, bulkhead.Errorf(bulkhead.ErrConflict, "this instance's containers are in the containerd at %s, not at %s", e.socket, config.Socket).
+			WithHint("leave --containerd out")
 	}
 	if e.private {
 		if err := e.ensure(ctx); err != nil {

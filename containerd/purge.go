@@ -14,15 +14,16 @@ import (
 // their processes, images, the namespace; and ends a private containerd. The
 // folders stay.
 func (e *Engine) Purge(ctx context.Context) error {
-	r := &Runtime{log: e.log, client: e.client, namespace: e.namespace(), snapshotter: e.snapshotter}
+	r := &Runtime{log: e.log, client: e.client, namespace: e.namespace(), snapshotter: e.snapshotter, run: e.config.RunFolder}
 	tasks, err := r.List(ctx)
 	if err != nil {
 		return err
 	}
-	for _, t := range tasks {
-		if err := r.Remove(ctx, t.ID); err != nil {
-			return err
-		}
+	for _, t := range tasks { // all, whatever becomes of one
+		err = errors.Join(err, r.Remove(ctx, t.ID))
+	}
+	if err != nil {
+		return err
 	}
 	ctx = namespaces.WithNamespace(ctx, e.namespace())
 	list, err := e.client.ImageService().List(ctx)

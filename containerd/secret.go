@@ -160,5 +160,8 @@ func completeSpec(path string) error {
 	if b, err = json.Marshal(spec); err != nil {
 		return err
 	}
+	if err := os.Chmod(path, 0o600); err != nil { // it has values in it now
+		return err
+	}
 	return os.WriteFile(path, b, 0o600)
 }

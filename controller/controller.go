@@ -105,7 +105,9 @@ func (c *Controller) next(ctx context.Context, changes <-chan store.Change, wake
 			switch {
 			case change.Everything():
 				return everyStamp(c.c.Store.View()), true
-			case change.Table == store.Stamps || change.Table == store.Statuses:
+			case change.Table == store.Stamps: // it may have left room for others
+				return append(c.homeless(), bulkhead.StampName(change.Key)), true
+			case change.Table == store.Statuses:
 				return []bulkhead.StampName{bulkhead.StampName(change.Key)}, true
 			case change.Table == store.Nodes:
 				return c.homeless(), true
@@ -122,7 +124,7 @@ func everyStamp(view *store.Snapshot) []bulkhead.StampName {
 	return names
 }
 
-// homeless are the stamps that a change of nodes may help.
+// homeless are the stamps that have no node.
 func (c *Controller) homeless() []bulkhead.StampName {
 	var names []bulkhead.StampName
 	for s := range c.c.Store.View().Stamps.All() {

@@ -64,7 +64,7 @@ func TestControllerPlacesAndSaysWhyNot(t *testing.T) {
 			t.Errorf("without nodes: on %q, %q", got.Node, got.Placement)
 		}
 		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("small", 512<<20)) })
-		if got := get(t, s, "acme"); got.Node != "" || got.Placement != "no node has 0.05 cores and 1 GiB free (1 of 1 nodes ready; most free: 2.00 cores, 512 MiB)" {
+		if got := get(t, s, "acme"); got.Node != "" || got.Placement != "no node has 0.005 cores and 1 GiB free (1 of 1 nodes ready; most free: 2.000 cores, 512 MiB)" {
 			t.Errorf("with a small node: on %q, %q", got.Node, got.Placement)
 		}
 		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("large", 4<<30)) })
@@ -100,6 +100,24 @@ func TestControllerKeepsDeletedForThirtyDays(t *testing.T) {
 		synctest.Wait()
 		if _, ok := s.View().Stamps.Get("acme"); ok {
 			t.Error("its record is still there")
+		}
+	})
+}
+
+func TestControllerPlacesWhenRoomIsMade(t *testing.T) {
+	lead(t, func(t *testing.T, s *store.Store) {
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("n1", 1<<30)) })
+		put(t, s, func(tx *store.Tx) { tx.Stamps.Put(stamp("acme", 1<<30)) })
+		if got := get(t, s, "acme"); got.Node != "n1" {
+			t.Fatalf("acme is on %q", got.Node)
+		}
+		put(t, s, func(tx *store.Tx) { tx.Stamps.Put(stamp("bolt", 1<<30)) })
+		if got := get(t, s, "bolt"); got.Node != "" {
+			t.Fatalf("bolt is on %q", got.Node)
+		}
+		put(t, s, func(tx *store.Tx) { tx.Stamps.Delete("acme") })
+		if got := get(t, s, "bolt"); got.Node != "n1" {
+			t.Errorf("bolt is on %q: %s", got.Node, got.Placement)
 		}
 	})
 }

@@ -120,20 +120,31 @@ func listen(p port) (net.Listener, error) {
 	return l, nil
 }
 
-// pidOf is the process that holds a data folder, 0 if none does.
+// pidOf is the process that holds a data folder, 0 if none does: the one that the
+// lock file names, if it has that file open. Trying the lock itself would keep a
+// Bulkhead that starts at that moment from getting it.
 func pidOf(data string) int {
-	f, err := os.Open(filepath.Join(data, "lock"))
+	path := filepath.Join(data, "lock")
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return 0
 	}
-	defer f.Close()
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
-		return 0 // nobody holds it; closing lets go
+	lock, err := os.Stat(path)
+	if err != nil {
+		return 0
 	}
-	b := make([]byte, 32)
-	n, _ := f.Read(b)
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(b[:n])))
-	return pid
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0
+	}
+	fds := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	entries, _ := os.ReadDir(fds) // none: the process has ended
+	for _, e := range entries {
+		if open, err := os.Stat(filepath.Join(fds, e.Name())); err == nil && os.SameFile(open, lock) {
+			return pid
+		}
+	}
+	return 0
 }
 
 // urlOf turns a listening address into a URL for this machine.

@@ -51,7 +51,14 @@ func Run(ctx context.Context, c Config) (err error) {
 		return bulkhead.Errorf(bulkhead.ErrDenied, "bulkhead up needs root: it makes containers and networks").WithHint("run it with sudo")
 	}
 	var closers closers
-	defer func() { err = errors.Join(err, closers.close()) }()
+	defer func() {
+		closing := closers.close()
+		if err == nil {
+			err = closing
+		} else if closing != nil { // a consequence: what failed is what is shown
+			c.Log.Error("close", "err", closing)
+		}
+	}()
 
 	folder, err := store.Lock(c.Data)
 	if err != nil {

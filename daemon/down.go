@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -24,7 +25,7 @@ func Down(ctx context.Context, data string) (ran bool, err error) {
 	}
 	pid := pidOf(data)
 	if pid == 0 {
-		return false, nil
+		return false, readable(data)
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return true, bulkhead.Errorf(bulkhead.ErrDenied, "end process %d: %w", pid, err).WithHint("run as the user who started it")
@@ -41,12 +42,28 @@ func Down(ctx context.Context, data string) (ran bool, err error) {
 	return true, nil
 }
 
+// readable is an error if the user may not look into a data folder, which would
+// pass for one of nobody's.
+func readable(data string) error {
+	f, err := os.Open(filepath.Join(data, "lock"))
+	if errors.Is(err, fs.ErrPermission) {
+		return bulkhead.Errorf(bulkhead.ErrDenied, "look into data folder: %w", err).WithHint("run it with sudo")
+	}
+	if err == nil {
+		return f.Close()
+	}
+	return nil
+}
+
 // Destroy removes everything of the Bulkhead that was on a data folder: tasks,
 // networks, firewall rules, control groups, its private containerd, and all
 // data. Nothing brings it back. It refuses while that Bulkhead runs.
 func Destroy(ctx context.Context, c Config) error {
 	c, err := c.withDefaults()
 	if err != nil {
+		return err
+	}
+	if err := readable(c.Data); err != nil {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(c.Data, "instance")); err != nil {

@@ -334,7 +334,8 @@ func newOutside(t testing.TB, uplinkAddress, address netip.Addr) (netns string) 
 	})
 	must(netlink.AddrAdd(uplink, &netlink.Addr{IPNet: &net.IPNet{IP: uplinkAddress.AsSlice(), Mask: net.CIDRMask(24, 32)}}))
 	must(netlink.LinkSetUp(uplink))
-	must(configure(inside, agent.Endpoint{Address: address, Gateway: uplinkAddress}))
+	_, err = configure(inside, agent.Endpoint{Address: address, Gateway: uplinkAddress})
+	must(err)
 	must(netlink.RouteAdd(&netlink.Route{LinkIndex: uplink.Index, Gw: address.AsSlice()}))
 	return netns
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -54,7 +55,12 @@ func (n *Network) attach(e agent.Endpoint, bridge int) error {
 	if err := netlink.LinkSetUp(pair); err != nil {
 		return fmt.Errorf("set interface up: %w", err)
 	}
-	if err := configure(inside, e); err != nil {
+	eth0, err := configure(inside, e)
+	if err != nil {
+		return err
+	}
+	host := new(netlink.Handle)
+	if err := errors.Join(awaitUp(inside, eth0), awaitUp(host, pair.Index), awaitUp(host, bridge)); err != nil {
 		return err
 	}
 	// The alias comes last: it says that everything is there.
@@ -64,27 +70,46 @@ func (n *Network) attach(e agent.Endpoint, bridge int) error {
 	return nil
 }
 
-// configure sets up the interfaces inside of a namespace.
-func configure(inside *netlink.Handle, e agent.Endpoint) error {
+// awaitUp returns when an interface passes packets. A worker of the kernel lets
+// it do so a moment after it has been set up; what is sent before is lost, and a
+// lost question for an address is asked again only after a second.
+func awaitUp(h *netlink.Handle, index int) error {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		link, err := h.LinkByIndex(index)
+		if err != nil {
+			return fmt.Errorf("look up interface %d: %w", index, err)
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("interface %s does not come up: it is %s", link.Attrs().Name, link.Attrs().OperState)
+		}
+	}
+}
+
+// configure sets up the interfaces inside of a namespace, and returns the index
+// of eth0.
+func configure(inside *netlink.Handle, e agent.Endpoint) (eth0 int, err error) {
 	lo := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 1}} // the first of every namespace
 	if err := inside.LinkSetUp(lo); err != nil {
-		return fmt.Errorf("set lo up: %w", err)
+		return 0, fmt.Errorf("set lo up: %w", err)
 	}
-	eth0, err := inside.LinkByName("eth0")
+	link, err := inside.LinkByName("eth0")
 	if err != nil {
-		return fmt.Errorf("look up eth0: %w", err)
+		return 0, fmt.Errorf("look up eth0: %w", err)
 	}
 	address := &netlink.Addr{IPNet: &net.IPNet{IP: e.Address.AsSlice(), Mask: net.CIDRMask(24, 32)}}
-	if err := inside.AddrAdd(eth0, address); err != nil {
-		return fmt.Errorf("add address: %w", err)
+	if err := inside.AddrAdd(link, address); err != nil {
+		return 0, fmt.Errorf("add address: %w", err)
 	}
-	if err := inside.LinkSetUp(eth0); err != nil {
-		return fmt.Errorf("set eth0 up: %w", err)
+	if err := inside.LinkSetUp(link); err != nil {
+		return 0, fmt.Errorf("set eth0 up: %w", err)
 	}
-	if err := inside.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: e.Gateway.AsSlice()}); err != nil {
-		return fmt.Errorf("add default route: %w", err)
+	if err := inside.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: e.Gateway.AsSlice()}); err != nil {
+		return 0, fmt.Errorf("add default route: %w", err)
 	}
-	return nil
+	return link.Attrs().Index, nil
 }
 
 // attached tells whether a task that has joined still has its network.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"bulkhead"
 	"bulkhead/agent"
@@ -63,6 +64,23 @@ func TestJoin(t *testing.T) {
 	list, err := n.List(t.Context())
 	if err != nil || len(list) != 1 || len(list["globex"]) != 1 {
 		t.Errorf("list after removal: %v, %v", list, err)
+	}
+}
+
+// TestJoinReachable: the gateway gets through to a task as soon as it has joined.
+// The kernel drops what an interface sends before it has noticed its carrier.
+func TestJoinReachable(t *testing.T) {
+	n := running(t, "0a0b")
+	for i := range 8 {
+		e := join(t, n, bulkhead.StampName(fmt.Sprintf("s%d", i)), "web.1-x")
+		began := time.Now()
+		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(e.Address, 80).String(), 5*time.Second)
+		if err == nil {
+			conn.Close()
+		}
+		if took := time.Since(began); !errors.Is(err, unix.ECONNREFUSED) || took > 500*time.Millisecond {
+			t.Errorf("stamp %d: nothing listens; dialing gives %v after %s", i, err, took.Round(time.Millisecond))
+		}
 	}
 }
 

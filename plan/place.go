@@ -73,11 +73,11 @@ func Place(stamp bulkhead.Stamp, nodes []bulkhead.Node, others []bulkhead.Stamp)
 			return "", "", bulkhead.Errorf(bulkhead.ErrExhausted, "no node is ready (%d known)", len(nodes))
 		}
 		return "", "", bulkhead.Errorf(bulkhead.ErrExhausted,
-			"no node has %.2f cores and %s free (%d of %d nodes ready; most free: %.2f cores, %s)",
+			"no node has %.3f cores and %s free (%d of %d nodes ready; most free: %.3f cores, %s)",
 			need.CPU, Bytes(need.Memory), ready, len(nodes), max(0, best.CPU), Bytes(max(0, best.Memory)))
 	}
 	slices.SortFunc(fit, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.left, b.left), cmp.Compare(a.name, b.name)) })
-	return fit[0].name, fmt.Sprintf("best fit of %d nodes for %.2f cores and %s", len(fit), need.CPU, Bytes(need.Memory)), nil
+	return fit[0].name, fmt.Sprintf("best fit of %d nodes for %.3f cores and %s", len(fit), need.CPU, Bytes(need.Memory)), nil
 }
 
 // Bytes writes an amount of memory for people: "1.5 GiB".

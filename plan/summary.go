@@ -66,17 +66,21 @@ func (p *planner) summary() {
 // why, where known, says what happened.
 func (p *planner) slotUp(s bulkhead.Service, slot int) (ok, final bool, why string) {
 	hash := p.hashes[s.Name]
+	var old []bulkhead.Task
+	for _, t := range p.slots[slotKey{s.Name, slot}] {
+		if t.Hash != hash {
+			old = append(old, t)
+		}
+	}
 	for _, t := range p.slots[slotKey{s.Name, slot}] {
 		if t.Hash != hash {
 			continue
 		}
 		switch {
-		case t.Healthy() && t.Health == bulkhead.HealthNone && t.Streak > 0 && p.now.Before(t.Started.Add(Proving)):
-			// It has just crashed: running again for a moment proves nothing.
-			p.wake(t.Started.Add(Proving))
-			why = "restarted after a crash"
-		case t.Healthy():
+		case p.proven(t, old):
 			return true, false, ""
+		case t.Healthy() && t.Streak > 0:
+			why = "restarted after a crash"
 		case t.State == bulkhead.TaskComplete && s.Restart.Policy != bulkhead.RestartAlways:
 			return true, false, ""
 		case t.State == bulkhead.TaskRejected:

@@ -14,8 +14,8 @@ import (
 
 // Back-off between the tasks of one slot: the first loss is answered at once,
 // then the pause doubles from BackoffFirst to BackoffMost. A task that ran for
-// Settled ends the streak. A task without a probe that follows a crash counts as
-// up only after Proving.
+// Settled ends the streak. A task without a probe that follows a crash, or that is
+// to replace one that runs, counts as up only after Proving.
 const (
 	BackoffFirst = 200 * time.Millisecond
 	BackoffMost  = time.Minute
@@ -64,6 +64,7 @@ type Next struct {
 // task can stay.
 func TaskHash(stamp bulkhead.Stamp, s bulkhead.Service) string {
 	// What only says when and how often to run does not change a task.
+	dependsOn := s.DependsOn // without cycles: compose refuses them
 	s.Replicas, s.DependsOn, s.Restart = 0, nil, bulkhead.Restart{}
 	s.Budget.CPURequest, s.Budget.MemoryRequest = 0, 0
 	s.Image.Reference, s.Image.Size = "", 0
@@ -71,11 +72,18 @@ func TaskHash(stamp bulkhead.Stamp, s bulkhead.Service) string {
 	for _, name := range s.Secrets {
 		versions[name] = stamp.SecretVersions[name]
 	}
+	var follows []string // with restart: true, a dependency's update is this service's too
+	for _, d := range dependsOn {
+		if i := slices.IndexFunc(stamp.Services, func(o bulkhead.Service) bool { return d.Restart && o.Name == d.Service }); i >= 0 {
+			follows = append(follows, TaskHash(stamp, stamp.Services[i]))
+		}
+	}
 	b, err := json.Marshal(struct {
 		Service   bulkhead.Service
 		Secrets   map[string]int64
 		Restarted int64
-	}{s, versions, stamp.Restarted})
+		Follows   []string `json:",omitempty"`
+	}{s, versions, stamp.Restarted, follows})
 	if err != nil {
 		panic(fmt.Sprintf("hash service %s: %v", s.Name, err)) // plain data always marshals
 	}
@@ -198,6 +206,8 @@ func (p *planner) slot(s bulkhead.Service, slot int, hash, waitsFor string) {
 		if !create {
 			if !at.IsZero() {
 				p.wake(at)
+			} else if last.State == bulkhead.TaskComplete {
+				p.stop(old, "replaced by a task that is complete")
 			}
 			return
 		}
@@ -222,15 +232,29 @@ func (p *planner) slot(s bulkhead.Service, slot int, hash, waitsFor string) {
 		p.do(Action{Verb: Start, Task: current.ID, Service: s.Name, Slot: slot, Reason: "its dependencies are up"})
 	case current.State == bulkhead.TaskRunning && current.Health == bulkhead.HealthUnhealthy:
 		p.do(Action{Verb: Stop, Task: current.ID, Service: s.Name, Slot: slot, Failed: true, Reason: cmp.Or(current.Message, "unhealthy")})
-	case current.Healthy():
+	case p.proven(*current, old):
 		p.stop(old, "replaced by a task of generation "+fmt.Sprint(p.stamp.Generation))
 	}
+}
+
+// proven tells whether a task is as healthy as it has to be: one without a probe
+// must run for a moment if it follows a crash, or before an old one goes for it.
+func (p *planner) proven(t bulkhead.Task, old []bulkhead.Task) bool {
+	if !t.Healthy() {
+		return false
+	}
+	replaces := slices.ContainsFunc(old, func(o bulkhead.Task) bool { return o.State == bulkhead.TaskRunning })
+	if end := t.Started.Add(Proving); t.Health == bulkhead.HealthNone && (t.Streak > 0 || replaces) && p.now.Before(end) {
+		p.wake(end)
+		return false
+	}
+	return true
 }
 
 func (p *planner) stop(tasks []bulkhead.Task, why string) {
 	for _, t := range tasks {
 		switch t.State {
-		case bulkhead.TaskPrepared:
+		case bulkhead.TaskPending, bulkhead.TaskPrepared:
 			p.do(Action{Verb: Remove, Task: t.ID, Service: t.Service, Slot: t.Slot, Reason: why})
 		case bulkhead.TaskRunning:
 			p.do(Action{Verb: Stop, Task: t.ID, Service: t.Service, Slot: t.Slot, Reason: why})
@@ -259,7 +283,7 @@ func (p *planner) again(s bulkhead.Service, last, lastAny *bulkhead.Task) (creat
 			if s.Restart.Policy == bulkhead.RestartNo {
 				return false, time.Time{}, ""
 			}
-			if s.Restart.Policy == bulkhead.RestartOnFailure && s.Restart.Attempts > 0 && last.Streak >= s.Restart.Attempts {
+			if s.Restart.Policy == bulkhead.RestartOnFailure && s.Restart.Attempts > 0 && streak(*last) >= s.Restart.Attempts {
 				return false, time.Time{}, ""
 			}
 		}
@@ -382,7 +406,9 @@ func (p *planner) orphans() {
 }
 
 // leftovers drops the records of tasks that tell nothing any more: of each slot
-// the latest that ended stays, and of a slot that should not exist none.
+// the latest that ended stays, and of a slot that should not exist none. Of a stamp
+// that does not run only what is complete stays: the rest gets another chance
+// when it is started again.
 func (p *planner) leftovers() {
 	for _, t := range p.tasks {
 		if !t.State.Ended() {
@@ -397,7 +423,8 @@ func (p *planner) leftovers() {
 				break
 			}
 		}
-		if !ok || t.Slot > s.Replicas || !latest {
+		stale := p.stamp.Desired != bulkhead.DesiredRunning && t.State != bulkhead.TaskComplete
+		if !ok || t.Slot > s.Replicas || !latest || stale {
 			p.do(Action{Verb: Remove, Task: t.ID, Service: t.Service, Slot: t.Slot, Reason: "superseded"})
 		}
 	}
