@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 
 	"bulkhead"
 	"bulkhead/compose"
@@ -154,6 +155,9 @@ func (s *Server) design(tx *store.Tx, old *bulkhead.Stamp, ch change) (bulkhead.
 	next.Modules, next.Settings = modules, frozen.Settings
 	next.Services, next.Volumes, next.Routes = frozen.Services, frozen.Volumes, frozen.Routes
 	next.Hosts = hosts(next.Name, s.c.Domain, frozen.Routes)
+	if err := validateLabels(ch.labels); err != nil {
+		return next, err
+	}
 	next.Labels = labels(next.Labels, ch)
 	if err := s.sealSecrets(&next, secrets, frozen.Secrets); err != nil {
 		return next, err
@@ -179,6 +183,19 @@ func hosts(name bulkhead.StampName, domain string, routes []bulkhead.RouteRule) 
 		}
 	}
 	return out
+}
+
+// validateLabels keeps out what no selection could name: a label is KEY=VALUE.
+func validateLabels(labels map[string]string) error {
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		if key == "" || len(key) > 128 || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r == '=' || r > '~' }) {
+			return bulkhead.Errorf(bulkhead.ErrInvalid, "label %q: a key has 1 to 128 printable ASCII characters, no space and no =", key)
+		}
+		if value := labels[key]; len(value) > 1024 || strings.ContainsFunc(value, unicode.IsControl) {
+			return bulkhead.Errorf(bulkhead.ErrInvalid, "label %s: a value has at most 1024 bytes and no control characters", key)
+		}
+	}
+	return nil
 }
 
 func labels(old map[string]string, ch change) map[string]string {

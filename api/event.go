@@ -50,6 +50,9 @@ func (s *Server) registerEvents(hapi huma.API) {
 			if stamp, err = bulkhead.ParseStampName(q.Stamp); err != nil {
 				return nil, err
 			}
+			if err := s.heardOf(stamp); err != nil && !q.Follow {
+				return nil, err
+			}
 		}
 		return s.streamed(func(ctx context.Context, send func(any) error) error {
 			view := s.c.Store.View()
@@ -92,4 +95,18 @@ func (s *Server) registerEvents(hapi huma.API) {
 			return nil
 		}), nil
 	})
+}
+
+// heardOf is an error if there is neither a stamp of that name nor an event of one.
+func (s *Server) heardOf(name bulkhead.StampName) error {
+	view := s.c.Store.View()
+	if _, ok := view.Stamps.Get(name); ok {
+		return nil
+	}
+	for e := range view.Events.After(0) {
+		if e.Stamp == name {
+			return nil
+		}
+	}
+	return noStamp(name)
 }

@@ -145,6 +145,10 @@ func (s *Server) registerExec(hapi huma.API) {
 		if err != nil {
 			return nil, err
 		}
+		if stamp.Desired != bulkhead.DesiredRunning {
+			again := map[bool]string{true: "bulkhead stamp create %s --restore", false: "bulkhead stamp start %s"}[stamp.Desired == bulkhead.DesiredDeleted]
+			return nil, bulkhead.Errorf(bulkhead.ErrConflict, "stamp %s is %s: no task of it runs", stamp.Name, stamp.Desired).WithHint(again, stamp.Name)
+		}
 		conn, hangup, err := s.nodes.dial(ctx, stamp.Node, bulkhead.StreamRequest{Exec: &bulkhead.ExecRequest{
 			Stamp: stamp.Name, Service: bulkhead.ServiceName(in.Service), Slot: in.Slot, Command: in.Command,
 			TTY: in.TTY, Width: in.Width, Height: in.Height,

@@ -308,6 +308,7 @@ var errShutdown = errors.New("the server stops")
 // other end is agent.session.
 func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, out *lines) error {
 	sent := map[bulkhead.StampName]bulkhead.StampRef{}
+	kept := false // back something that is the node's
 	forget := func(ref bulkhead.StampRef) error {
 		delete(sent, ref.Name)
 		return out.send(bulkhead.NodeOrder{Forget: &ref})
@@ -326,12 +327,14 @@ func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, out *lines) 
 		a, err := n.assignment(stamp)
 		if err != nil { // the node's other stamps must not suffer
 			n.s.c.Logger.Error("stamp not assigned", "stamp", name, "node", session.node, "err", err)
+			kept = true
 			return nil
 		}
 		sent[name] = bulkhead.StampRef{Name: name, UID: stamp.UID, Epoch: stamp.Epoch}
 		return out.send(bulkhead.NodeOrder{Assign: &a})
 	}
 	everything := func(view *store.Snapshot) error {
+		kept = false
 		for stamp := range view.Stamps.All() {
 			if err := update(stamp.Name, view); err != nil {
 				return err
@@ -343,6 +346,9 @@ func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, out *lines) 
 					return err
 				}
 			}
+		}
+		if kept {
+			return nil // the node would take it for another's, and end it
 		}
 		return out.send(bulkhead.NodeOrder{Synced: true})
 	}
@@ -387,6 +393,7 @@ func (n *nodeAPI) assignment(stamp bulkhead.Stamp) (bulkhead.Assignment, error) 
 // while others are being written are written together.
 func (n *nodeAPI) receive(ctx context.Context, name bulkhead.NodeName, body io.Reader, rc *http.ResponseController) error {
 	reports := make(chan bulkhead.NodeReport, 256)
+	lost := make(chan error, 1)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(reports)
@@ -396,12 +403,21 @@ func (n *nodeAPI) receive(ctx context.Context, name bulkhead.NodeName, body io.R
 			for len(batch) < 200 && len(reports) > 0 {
 				batch = append(batch, <-reports)
 			}
-			if err := n.record(ctx, name, batch); err != nil && ctx.Err() == nil {
-				n.s.c.Logger.Warn("record node reports", "node", name, "err", err)
+			err := n.record(ctx, name, batch)
+			if err == nil || ctx.Err() != nil {
+				continue
+			}
+			n.s.c.Logger.Warn("record node reports", "node", name, "err", err)
+			if kind := bulkhead.KindOf(err); kind == bulkhead.ErrInvalid || kind == bulkhead.ErrExhausted {
+				continue // the same would be refused again
+			}
+			select { // a new session brings them again
+			case lost <- fmt.Errorf("record reports: %w", err):
+			default:
 			}
 		}
 	})
-	dec := json.NewDecoder(&deadlineReader{body, rc})
+	dec := json.NewDecoder(&deadlineReader{ctx, body, rc})
 	for {
 		var r bulkhead.NodeReport
 		if err := dec.Decode(&r); err != nil {
@@ -409,20 +425,27 @@ func (n *nodeAPI) receive(ctx context.Context, name bulkhead.NodeName, body io.R
 		}
 		select {
 		case reports <- r:
+		case err := <-lost:
+			return err
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// deadlineReader gives every read nodeSilence.
+// deadlineReader gives every read nodeSilence. Who ends ctx and then sets a
+// deadline in the past ends the reading, whatever it is about to do.
 type deadlineReader struct {
-	r  io.Reader
-	rc *http.ResponseController
+	ctx context.Context
+	r   io.Reader
+	rc  *http.ResponseController
 }
 
 func (d *deadlineReader) Read(p []byte) (int, error) {
 	_ = d.rc.SetReadDeadline(time.Now().Add(nodeSilence))
+	if d.ctx.Err() != nil {
+		return 0, context.Cause(d.ctx)
+	}
 	return d.r.Read(p)
 }
 

@@ -118,7 +118,11 @@ func readProblem(resp *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	p := &Problem{}
 	if json.Unmarshal(body, p) != nil || p.Detail == "" {
-		p = &Problem{Detail: fmt.Sprintf("%s %s: %s", resp.Request.Method, resp.Request.URL.Path, resp.Status)}
+		u := *resp.Request.URL
+		p = &Problem{
+			Detail: fmt.Sprintf("what answers at %s://%s is not the API of Bulkhead: %s", u.Scheme, u.Host, resp.Status),
+			Hint:   "bulkhead status works with the address of the API, usually 127.0.0.1:7070: give it with --api",
+		}
 	}
 	p.Status = resp.StatusCode
 	return p.Err()

@@ -95,6 +95,12 @@ func (s *Server) registerReleases(hapi huma.API) {
 		Product string `query:"product" doc:"Only of this product"`
 	},
 	) (*answer[[]bulkhead.Release], error) {
+		if in.Product != "" {
+			if _, err := findRelease(s.c.Store.View(), in.Product, ""); err != nil {
+				return nil, err
+			}
+			in.Product = strings.ToLower(in.Product)
+		}
 		out := []bulkhead.Release{}
 		for r := range s.c.Store.View().Releases.All() {
 			if in.Product == "" || string(r.Product) == in.Product {

@@ -66,7 +66,7 @@ func phase(view *store.Snapshot, st bulkhead.Stamp, status bulkhead.StampStatus)
 		return 0, bulkhead.PhasePending, st.Placement
 	case st.Node == "" && st.Desired == bulkhead.DesiredStopped: // no node: nothing runs
 		return st.Generation, bulkhead.PhaseStopped, ""
-	case st.Node == "":
+	case st.Node == "" && !st.Purge:
 		return st.Generation, bulkhead.PhaseDeleted, ""
 	case status.UID == "" && st.Desired == bulkhead.DesiredRunning:
 		p = bulkhead.PhasePending
@@ -76,6 +76,9 @@ func phase(view *store.Snapshot, st bulkhead.Stamp, status bulkhead.StampStatus)
 		p = bulkhead.PhaseStopping
 	default:
 		p = bulkhead.PhaseDeleting
+	}
+	if st.Purge && p == bulkhead.PhaseDeleted {
+		p = bulkhead.PhaseDeleting // its name is free when its record is gone too
 	}
 	if node, ok := view.Nodes.Get(st.Node); ok && node.State == bulkhead.NodeUnreachable {
 		message = "node " + string(st.Node) + " does not answer; this is what it said last"

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -215,6 +216,19 @@ func (s *Server) registerStamps(hapi huma.API) {
 	register(s, hapi, operation{
 		method: http.MethodGet, path: "/v1/stamps", id: "list-stamps", tag: "Stamps", summary: "List stamps",
 	}, func(_ context.Context, q *StampQuery) (*answer[[]Stamp], error) {
+		phases := []bulkhead.Phase{
+			bulkhead.PhasePending, bulkhead.PhaseStarting, bulkhead.PhaseRunning, bulkhead.PhaseDegraded, bulkhead.PhaseFailed,
+			bulkhead.PhaseStopping, bulkhead.PhaseStopped, bulkhead.PhaseDeleting, bulkhead.PhaseDeleted,
+		}
+		if q.Phase != "" && !slices.Contains(phases, bulkhead.Phase(q.Phase)) {
+			return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "phase %q does not exist: there are %s", q.Phase, strings.Trim(fmt.Sprint(phases), "[]"))
+		}
+		if q.Product != "" {
+			if _, err := findRelease(s.c.Store.View(), q.Product, ""); err != nil {
+				return nil, err
+			}
+			q.Product = strings.ToLower(q.Product)
+		}
 		return &answer[[]Stamp]{s.listStamps(*q)}, nil
 	})
 	register(s, hapi, operation{

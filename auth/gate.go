@@ -78,7 +78,7 @@ func (g *Gate) challenge(w http.ResponseWriter, r *http.Request, message string)
 	}
 	w.Header().Set("WWW-Authenticate", scheme+` realm="bulkhead"`)
 	g.refuse(w, r, http.StatusUnauthorized, bulkhead.Errorf(bulkhead.ErrDenied, "%s", message).
-		WithHint("send it as \"Authorization: Bearer bh_...\"; bulkhead up writes it to your configuration file"))
+		WithHint("send it as \"Authorization: Bearer bh_...\" (with bulkhead: --token or BULKHEAD_TOKEN); bulkhead up writes it to your configuration file"))
 }
 
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, status int, err *bulkhead.Error) {

@@ -63,17 +63,26 @@ and releases that a file leaves out stay, too.
 			if err != nil {
 				return err
 			}
+			specs := make([]api.StampSpec, len(docs))
+			for i, d := range docs { // all of them first: one that is refused must not leave the others half applied
+				if specs[i], err = d.spec(); err != nil {
+					return err
+				}
+			}
+			if !dryRun && len(docs) > 1 {
+				for i, spec := range specs {
+					if _, err := c.client().ApplyStamp(cmd.Context(), spec, true); err != nil {
+						return at(docs[i].where, err)
+					}
+				}
+			}
 			changes := []api.StampChange{}
 			marks := map[string]string{"create": c.paint(green, "+"), "restore": c.paint(green, "+"), "update": c.paint(yellow, "~"), "unchanged": "="}
 			counts := map[string]int{}
-			for _, d := range docs {
-				spec, err := d.spec()
-				if err != nil {
-					return err
-				}
+			for i, spec := range specs {
 				change, err := c.client().ApplyStamp(cmd.Context(), spec, dryRun)
 				if err != nil {
-					return at(d.where, err)
+					return at(docs[i].where, err)
 				}
 				changes = append(changes, change)
 				counts[change.Action]++
@@ -125,11 +134,15 @@ func at(where string, err error) error {
 // folder, before anything is applied.
 func (c *command) readDocuments(path string) ([]document, error) {
 	if path == "-" {
-		return readDocuments("stdin", c.env.Stdin)
+		docs, err := readDocuments("stdin", c.env.Stdin)
+		if err != nil {
+			return nil, err
+		}
+		return distinct("stdin", docs)
 	}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, bulkhead.Errorf(bulkhead.ErrNotFound, "no such file or folder: %s", path)
+		return nil, bulkhead.Errorf(bulkhead.ErrNotFound, "no such file or folder: %s", path).WithHint("give a file of stamps, or a folder of .yaml files, with -f")
 	} else if err != nil {
 		return nil, err
 	}
@@ -145,7 +158,7 @@ func (c *command) readDocuments(path string) ([]document, error) {
 		}
 		slices.Sort(files)
 		if len(files) == 0 {
-			return nil, bulkhead.Errorf(bulkhead.ErrNotFound, "no .yaml file in %s", path)
+			return nil, bulkhead.Errorf(bulkhead.ErrNotFound, "no .yaml file in %s", path).WithHint("bulkhead export > %s/stamps.yaml writes one", path)
 		}
 	}
 	var docs []document
@@ -160,12 +173,21 @@ func (c *command) readDocuments(path string) ([]document, error) {
 		}
 		docs = append(docs, more...)
 	}
+	return distinct(path, docs)
+}
+
+// distinct is docs, if there are any and no stamp is described twice.
+func distinct(path string, docs []document) ([]document, error) {
+	if len(docs) == 0 {
+		return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "%s describes no stamp", path).WithHint("bulkhead apply --help shows what a stamp looks like")
+	}
 	seen := map[string]string{}
 	for _, d := range docs {
-		if was := seen[d.Name]; was != "" {
-			return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "%s: stamp %s was described at %s already", d.where, d.Name, was)
+		name := strings.ToLower(d.Name)
+		if was := seen[name]; was != "" {
+			return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "%s: stamp %s was described at %s already", d.where, name, was).WithHint("keep one of the two")
 		}
-		seen[d.Name] = d.where
+		seen[name] = d.where
 	}
 	return docs, nil
 }
@@ -186,7 +208,7 @@ func readDocuments(name string, r io.Reader) ([]document, error) {
 		if err := dec.Decode(&n); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "%s: %s", name, strings.TrimPrefix(oneLine(err.Error()), "yaml: "))
+			return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "%s", yamlFault(name, err))
 		}
 		if len(n.Content) == 0 || n.Content[0].Tag == "!!null" {
 			continue
@@ -194,8 +216,8 @@ func readDocuments(name string, r io.Reader) ([]document, error) {
 		root := n.Content[0]
 		d := document{where: fmt.Sprintf("%s:%d", name, root.Line)}
 		faults = append(faults, d.check(name, root)...)
-		if err := root.Decode(&d); err != nil {
-			faults = append(faults, bulkhead.Fault{Where: name, Message: strings.TrimPrefix(oneLine(err.Error()), "yaml: ")})
+		if err := root.Decode(&d); err != nil && len(faults) == 0 { // else check has said it better
+			faults = append(faults, yamlFault(name, err))
 		}
 		docs = append(docs, d)
 	}
@@ -203,6 +225,18 @@ func readDocuments(name string, r io.Reader) ([]document, error) {
 		return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "%s", faults[0])
 	}
 	return docs, bulkhead.Faulty(fmt.Sprintf("%s: %d faults", name, len(faults)), faults)
+}
+
+// yamlFault is an error of the YAML library as a place and a sentence.
+func yamlFault(name string, err error) bulkhead.Fault {
+	message := strings.TrimPrefix(oneLine(err.Error()), "yaml: ")
+	message = strings.TrimPrefix(message, "construct errors: ")
+	if rest, ok := strings.CutPrefix(message, "line "); ok {
+		if line, rest, ok := strings.Cut(rest, ": "); ok {
+			name, message = name+":"+line, rest
+		}
+	}
+	return bulkhead.Fault{Where: name, Message: "YAML: " + message}
 }
 
 // check tells what is wrong with the shape of a document, with the line.
@@ -215,14 +249,23 @@ func (d *document) check(name string, root *yaml.Node) (faults []bulkhead.Fault)
 		return faults
 	}
 	known := []string{"kind", "name", "product", "release", "modules", "settings", "labels"}
+	shapes := map[string]yaml.Kind{"modules": yaml.SequenceNode, "settings": yaml.MappingNode, "labels": yaml.MappingNode}
 	has := map[string]bool{}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
 		switch {
 		case !slices.Contains(known, key.Value):
 			fault(key, "unknown key %q: a stamp has %s", key.Value, strings.Join(known, ", "))
+		case has[key.Value]:
+			fault(key, "%s is given twice", key.Value)
 		case key.Value == "kind" && value.Value != "Stamp":
-			fault(value, "kind %q is unknown: Stamp is", value.Value)
+			fault(value, "kind %q is unknown: write kind: Stamp", value.Value)
+		case shapes[key.Value] == 0 && value.Kind != yaml.ScalarNode && value.Kind != yaml.AliasNode:
+			fault(value, "%s is one text", key.Value)
+		case shapes[key.Value] == yaml.SequenceNode && value.Kind != yaml.SequenceNode && value.Kind != yaml.AliasNode:
+			fault(value, "%s is a list, such as [reports]", key.Value)
+		case shapes[key.Value] == yaml.MappingNode && value.Kind != yaml.MappingNode && value.Kind != yaml.AliasNode:
+			fault(value, "%s is a mapping, such as {KEY: value}", key.Value)
 		}
 		has[key.Value] = true
 	}

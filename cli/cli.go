@@ -18,6 +18,7 @@ import (
 	"bulkhead/api"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Env is the world around a command.
@@ -92,7 +93,12 @@ environment over the file.`,
 		},
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, "%v", err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+			return usage(cmd, "%s", wrongValue(e.GetFlag(), e.GetValue()))
+		}
+		return usage(cmd, "%v", err)
+	})
 	f := root.PersistentFlags()
 	f.StringVar(&c.api, "api", defaultAPI, "address of the API")
 	f.StringVar(&c.token, "token", "", "token for the API (default: the one in the configuration file)")
@@ -115,6 +121,12 @@ environment over the file.`,
 	add("machine", c.upCommand(), c.downCommand(), c.doctorCommand(), c.versionCommand())
 	root.AddCommand(exitCodesTopic())
 	family(root)
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			family(cmd)
+		}
+	}
 	return root
 }
 

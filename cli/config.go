@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,12 +44,16 @@ func loadConfig(path string) (*config, error) {
 		return c, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		kind := bulkhead.ErrInvalid
+		if errors.Is(err, fs.ErrPermission) {
+			kind = bulkhead.ErrDenied
+		}
+		return nil, bulkhead.Errorf(kind, "read configuration: %w", err).WithHint("name a file that you may read with --config or BULKHEAD_CONFIG")
 	}
 	dec := yaml.NewDecoder(strings.NewReader(string(b)))
 	dec.KnownFields(true)
 	if err := dec.Decode(c); err != nil && len(strings.TrimSpace(string(b))) > 0 {
-		return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "configuration %s: %w", path, err).WithHint("mend or remove the file")
+		return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "configuration %s", yamlFault(path, err)).WithHint("mend or remove the file; it may hold current, apis and defaults")
 	}
 	return c, nil
 }
@@ -128,7 +134,16 @@ func (c *command) configure(cmd *cobra.Command) error {
 	if c.config, err = loadConfig(path); err != nil {
 		return err
 	}
+	if _, err := os.Stat(path); c.configPath != "" && cmd.Name() != "up" && errors.Is(err, fs.ErrNotExist) {
+		return bulkhead.Errorf(bulkhead.ErrNotFound, "configuration %s does not exist", path).WithHint("bulkhead up writes it; without --config the usual one is read")
+	}
 	var faults []bulkhead.Fault
+	known := flagNames(cmd.Root())
+	for _, name := range slices.Sorted(maps.Keys(c.config.Defaults)) {
+		if !known[name] {
+			faults = append(faults, bulkhead.Fault{Where: path + ": defaults." + name, Message: "no command has a flag of that name"})
+		}
+	}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if f.Changed || slices.Contains(deliberate, f.Name) {
 			return
@@ -136,13 +151,13 @@ func (c *command) configure(cmd *cobra.Command) error {
 		name := "BULKHEAD_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		if v := c.env.Getenv(name); v != "" {
 			if err := cmd.Flags().Set(f.Name, v); err != nil {
-				faults = append(faults, bulkhead.Fault{Where: name, Message: err.Error()})
+				faults = append(faults, bulkhead.Fault{Where: name, Message: wrongValue(f, v)})
 			}
 			return
 		}
 		if v, ok := c.config.Defaults[f.Name]; ok {
 			if err := cmd.Flags().Set(f.Name, v); err != nil {
-				faults = append(faults, bulkhead.Fault{Where: path + ": defaults." + f.Name, Message: err.Error()})
+				faults = append(faults, bulkhead.Fault{Where: path + ": defaults." + f.Name, Message: wrongValue(f, v)})
 			}
 			return
 		}
@@ -151,13 +166,42 @@ func (c *command) configure(cmd *cobra.Command) error {
 		}
 	})
 	if len(faults) > 0 {
-		return bulkhead.Errorf(bulkhead.ErrInvalid, "%s", faults[0])
+		return bulkhead.Errorf(bulkhead.ErrInvalid, "%s", faults[0]).WithHint("mend it; bulkhead COMMAND --help lists the flags")
 	}
 	if c.output != "table" && c.output != "json" && c.output != "yaml" {
 		return usage(cmd, "output %q is not table, json or yaml", c.output)
+	}
+	if cmd.Name() == "up" || cmd.Name() == "doctor" { // validate looks at theirs
+	} else if u, err := url.Parse(normalAPI(c.api)); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" && !strings.Contains(c.api, "://") {
+		return bulkhead.Errorf(bulkhead.ErrInvalid, "the address of the API, %q, is neither HOST:PORT nor a URL of http or https", c.api).
+			WithHint("give it with --api, BULKHEAD_API or current in %s; usual is %s", path, defaultAPI)
+	}
+	if strings.ContainsFunc(c.token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return bulkhead.Errorf(bulkhead.ErrInvalid, "the token holds characters that no token has").WithHint("give one line, such as bh_..., with --token or BULKHEAD_TOKEN")
 	}
 	if c.token == "" {
 		c.token = c.config.APIs[normalAPI(c.api)].Token
 	}
 	return nil
+}
+
+// flagNames are the flags of a command and of all below it.
+func flagNames(cmd *cobra.Command) map[string]bool {
+	out := map[string]bool{}
+	note := func(f *pflag.Flag) { out[f.Name] = true }
+	cmd.PersistentFlags().VisitAll(note)
+	cmd.Flags().VisitAll(note)
+	for _, child := range cmd.Commands() {
+		maps.Copy(out, flagNames(child))
+	}
+	return out
+}
+
+// wrongValue says that value is none for a flag.
+func wrongValue(f *pflag.Flag, value string) string {
+	wanted := map[string]string{"bool": "true or false", "duration": "a duration such as 30s or 5m", "int": "a whole number"}[f.Value.Type()]
+	if wanted == "" {
+		return fmt.Sprintf("%q is no value for --%s: %s", value, f.Name, f.Usage)
+	}
+	return fmt.Sprintf("%q is no value for --%s: %s is wanted", value, f.Name, wanted)
 }

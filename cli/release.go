@@ -273,6 +273,9 @@ the registry that its name says, in this order; only what is missing is uploaded
 			if version == "" && p.Version == "" {
 				return bulkhead.Errorf(bulkhead.ErrInvalid, "the release has no version").WithHint("give --version, or write x-bulkhead: {version: ...} into the Compose file")
 			}
+			if err := bulkhead.ValidateVersion(cmp.Or(version, p.Version)); err != nil {
+				return err // before anything is uploaded
+			}
 			out, err := c.publish(cmd.Context(), p, version, archives, offline)
 			if err != nil {
 				return err

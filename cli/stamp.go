@@ -400,11 +400,15 @@ func (c *command) stampDelete() *cobra.Command {
 				change.Stamp = stamp
 			}
 			return c.print(change, func() {
-				if purge {
+				switch {
+				case purge:
 					c.say("stamp %s is deleted with its data", name)
 					return
+				case change.Action == "unchanged":
+					c.say("stamp %s is deleted already; its data is kept until %s", name, change.Stamp.Deleted.Add(bulkhead.KeepDeleted).Format("2006-01-02"))
+				default:
+					c.say("stamp %s is deleted; its data is kept until %s", name, change.Stamp.Deleted.Add(bulkhead.KeepDeleted).Format("2006-01-02"))
 				}
-				c.say("stamp %s is deleted; its data is kept until %s", name, change.Stamp.Deleted.Add(bulkhead.KeepDeleted).Format("2006-01-02"))
 				c.next("bulkhead stamp create %s --restore brings it back; bulkhead stamp delete %s --purge drops its data", name, name)
 			})
 		},

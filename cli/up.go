@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,8 +82,8 @@ func (c *command) validate(o *UpOptions) error {
 	if o.LogFormat != "text" && o.LogFormat != "json" {
 		faults = append(faults, bulkhead.Fault{Where: "--log-format", Message: fmt.Sprintf("%q is neither text nor json", o.LogFormat)})
 	}
-	if _, _, err := net.ParseCIDR(o.Subnet); err != nil {
-		faults = append(faults, bulkhead.Fault{Where: "--subnet", Message: fmt.Sprintf("%q is not a network such as 10.128.0.0/10", o.Subnet)})
+	if p, err := netip.ParsePrefix(o.Subnet); err != nil || !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > 24 {
+		faults = append(faults, bulkhead.Fault{Where: "--subnet", Message: fmt.Sprintf("%q is not an IPv4 network from /8 to /24, such as 10.128.0.0/10", o.Subnet)})
 	}
 	if o.Node != "" {
 		if _, err := bulkhead.ParseNodeName(o.Node); err != nil {
@@ -148,13 +150,17 @@ func (c *command) detach(ctx context.Context, o UpOptions) error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	if err := os.MkdirAll(o.Data, 0o700); err != nil {
+	if err := os.MkdirAll(o.Data, 0o700); errors.Is(err, fs.ErrPermission) {
+		return needsRoot(err)
+	} else if err != nil {
 		return bulkhead.Errorf(bulkhead.ErrInvalid, "make data folder: %w", err).WithHint("choose another one with --data")
 	}
 	logPath := filepath.Join(o.Data, "bulkhead.log")
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return bulkhead.Errorf(bulkhead.ErrInvalid, "open log: %w", err)
+	if errors.Is(err, fs.ErrPermission) {
+		return needsRoot(err)
+	} else if err != nil {
+		return bulkhead.Errorf(bulkhead.ErrInvalid, "open log: %w", err).WithHint("choose another folder with --data")
 	}
 	defer log.Close()
 	begin, err := log.Stat()
@@ -202,6 +208,10 @@ func (c *command) detach(ctx context.Context, o UpOptions) error {
 		c.say("Bulkhead is up: API %s, gateway %s, data %s, log %s", normalAPI(o.API), gatewayURL(o), o.Data, logPath)
 		c.next("bulkhead release publish DIR")
 	})
+}
+
+func needsRoot(err error) error {
+	return bulkhead.Errorf(bulkhead.ErrDenied, "bulkhead up needs root: %w", err).WithHint("run it with sudo")
 }
 
 // childEnded is why a background up did not come up: what it last said, if it

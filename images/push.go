@@ -66,17 +66,21 @@ func (p *push) run(ctx context.Context) error {
 	if !present {
 		// What an image names twice is sent once.
 		distinct := map[bulkhead.Digest]bool{}
-		group, ctx := errgroup.WithContext(ctx)
+		group, groupCtx := errgroup.WithContext(ctx)
 		group.SetLimit(uploads)
-		for i, d := range append([]descriptor{f.manifest.Config}, f.manifest.Layers...) {
+		for i, d := range f.manifest.Layers {
 			if distinct[d.Digest] {
 				p.advance(d.Size, true)
 				continue
 			}
 			distinct[d.Digest] = true
-			group.Go(func() error { return p.blob(ctx, i-1, d) })
+			group.Go(func() error { return p.blob(groupCtx, i, d) })
 		}
 		if err := group.Wait(); err != nil {
+			return err
+		}
+		// The configuration comes last: an image whose layer is refused leaves none behind.
+		if err := p.blob(ctx, -1, f.manifest.Config); err != nil {
 			return err
 		}
 	} else {
