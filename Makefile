@@ -22,6 +22,7 @@ build: ## build bin/bulkhead
 
 test: deps ## the whole test suite: real containerd, etcd, kernel; needs root
 	go test -timeout 20m -p 2 $(PACKAGES)
+	go test ./inshape/...
 
 race: deps ## the tests of everything concurrent under the race detector
 	go test -race -timeout 20m -p 1 . ./agent ./api ./auth ./controller ./gateway ./keys ./logs ./plan ./store ./volume

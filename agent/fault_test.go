@@ -144,6 +144,29 @@ func TestAgentForgetsWhatIsNotItsOwn(t *testing.T) {
 	})
 }
 
+func TestAgentDoesNotForgetEverything(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m, s := newMachine(), newServer()
+		for _, name := range []bulkhead.StampName{"acme", "globex", "initech"} {
+			stamp := shop()
+			stamp.Name, stamp.UID = name, string(name)
+			s.order(assign(stamp))
+		}
+		first := boot(t, m, s, dir)
+		until(t, "all run", time.Minute, func() bool {
+			return s.of("initech").Phase == bulkhead.PhaseRunning && s.of("acme").Phase == bulkhead.PhaseRunning
+		})
+		first.kill()
+		s.orders = []bulkhead.NodeOrder{{Synced: true}} // servers that have lost their state
+		second := boot(t, m, s, dir)
+		time.Sleep(time.Hour)
+		if n := len(second.Stamps()); n != 3 {
+			t.Errorf("%d stamps are left", n)
+		}
+	})
+}
+
 func TestAgentInsists(t *testing.T) {
 	for _, call := range []string{"stop", "stopped", "remove", "started"} {
 		t.Run(call, func(t *testing.T) {

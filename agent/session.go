@@ -190,14 +190,24 @@ func (a *Agent) forget(ref bulkhead.StampRef) {
 }
 
 // forgetOthers ends every stamp that the servers have not named as this node's.
+// When that is most of several, it is the servers that have lost their memory:
+// nothing is ended, and the log says so.
 func (a *Agent) forgetOthers(ours map[bulkhead.StampName]bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	var others []*stampLoop
 	for name, loop := range a.stamps {
 		if !ours[name] {
-			a.log.Warn("the servers do not know this stamp as this node's", "stamp", name)
-			loop.post(func() { loop.forgotten(ref(loop.assignment.Stamp)) })
+			others = append(others, loop)
 		}
+	}
+	if len(others) > 1 && 2*len(others) > len(a.stamps) {
+		a.log.Error("the servers do not know most of this node's stamps: they go on running", "unknown", len(others), "stamps", len(a.stamps))
+		return
+	}
+	for _, loop := range others {
+		a.log.Warn("the servers do not know this stamp as this node's: it is ended, its data kept", "stamp", loop.name)
+		loop.post(func() { loop.forgotten(ref(loop.assignment.Stamp)) })
 	}
 }
 

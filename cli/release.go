@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sort"
 	"strings"
 
@@ -255,14 +256,25 @@ func (c *command) releasePublish() *cobra.Command {
 	var archives []string
 	var offline bool
 	cmd := &cobra.Command{
-		Use: "publish [DIR|compose.yaml]", Short: "Publish a project as a release",
+		Use: "publish [DIR|compose.yaml] [--images FILE...]", Short: "Publish a project as a release",
 		Long: `Publish a Compose project as an immutable release. Every image is looked for in the
 archives given by --images, Bulkhead's own registry, the local Docker engine and
 the registry that its name says, in this order; only what is missing is uploaded.`,
-		Example: "  bulkhead release publish\n  bulkhead release publish shop/ --version 1.4.0 --images shop.tar",
-		Args:    between(0, 1, "[DIR|compose.yaml]"),
+		Example: "  bulkhead release publish\n  bulkhead release publish shop/ --version 1.4.0 --images shop.tar\n  bulkhead release publish shop/ --images images/*.tar",
+		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := "."
+			if len(archives) > 0 { // a shell makes several arguments of --images *.tar
+				args = slices.DeleteFunc(args, func(arg string) bool {
+					if isArchive(arg) {
+						archives = append(archives, arg)
+					}
+					return isArchive(arg)
+				})
+			}
+			if err := between(0, 1, "[DIR|compose.yaml]")(cmd, args); err != nil {
+				return err
+			}
 			if len(args) > 0 {
 				path = args[0]
 			}
@@ -295,6 +307,11 @@ the registry that its name says, in this order; only what is missing is uploaded
 	cmd.Flags().StringArrayVar(&archives, "images", nil, "archive with images, as docker save or an OCI layout; FILE or FILE=REFERENCE; repeatable")
 	cmd.Flags().BoolVar(&offline, "offline", false, "do not ask the registries that images' names say")
 	return cmd
+}
+
+// isArchive tells an archive of images from a project, by its name.
+func isArchive(path string) bool {
+	return slices.ContainsFunc([]string{".tar", ".tar.gz", ".tgz"}, func(end string) bool { return strings.HasSuffix(path, end) })
 }
 
 func (c *command) publish(ctx context.Context, p *compose.Project, version string, archives []string, offline bool) (api.Published, error) {

@@ -324,7 +324,7 @@ func listenError(purpose, address string, err error) error {
 	switch no {
 	case syscall.EADDRINUSE:
 		return bulkhead.Errorf(bulkhead.ErrConflict, "port in use: cannot listen on %s for %s", address, purpose).
-			WithHint("stop what listens there (ss -ltnup shows it), or choose another address")
+			WithHint("stop what listens there (ss -ltnup shows it), or choose another address (bulkhead up --http, --https)")
 	case syscall.EACCES:
 		return bulkhead.Errorf(bulkhead.ErrDenied, "may not listen on %s for %s", address, purpose).
 			WithHint("ports below 1024 need root or CAP_NET_BIND_SERVICE")

@@ -87,7 +87,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 		case errors.Is(err, exec.ErrNotFound):
 			b.say("  Docker Compose is not here, left out: %v", err)
 		case err != nil:
-			return fmt.Errorf("Docker Compose: %w", err)
+			return fmt.Errorf("measure Docker Compose: %w", err)
 		default:
 			b.say("  Bulkhead is %.1f times faster (bar: 3)", float64(theirs)/float64(ours))
 		}
