@@ -1,0 +1,3 @@
+module inshape
+
+go 1.26.0

@@ -1,0 +1,229 @@
+package mesh
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"sync"
+)
+
+// STL as 3D Systems published it in 1989 (StereoLithography Interface
+// Specification): binary is an 80-byte header, a uint32 count and 50 bytes a
+// facet (normal, three points as float32, an attribute word), little-endian;
+// ASCII is "solid … facet normal … vertex … endsolid". Stored normals are
+// ignored: the order of the corners says the same.
+const (
+	stlHeader = 84
+	stlFacet  = 50
+)
+
+func stlSizeFits(data []byte) bool {
+	return len(data) >= stlHeader && uint64(len(data)) == stlHeader+stlFacet*uint64(binary.LittleEndian.Uint32(data[80:]))
+}
+
+// asciiSTL looks for a keyword beyond "solid", because binary headers often
+// begin with that word too.
+func asciiSTL(text []byte) bool {
+	if len(text) < 5 || !bytes.EqualFold(text[:5], []byte("solid")) {
+		return false
+	}
+	head := bytes.ToLower(text[:min(len(text), 2048)])
+	if bytes.IndexByte(head, 0) >= 0 {
+		return false
+	}
+	return bytes.Contains(head, []byte("facet")) || bytes.Contains(head, []byte("endsolid")) || len(text) < stlHeader
+}
+
+func parseSTL(data []byte) (*Model, error) {
+	if stlSizeFits(data) {
+		return parseBinarySTL(data, nil)
+	}
+	if text := bytes.TrimLeft(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), " \t\r\n"); asciiSTL(text) {
+		return parseASCIISTL(text)
+	}
+	if len(data) < stlHeader {
+		return nil, refuse(STL, Truncated, "", "%d bytes are fewer than a header; send the file again", len(data))
+	}
+	declared := int64(binary.LittleEndian.Uint32(data[80:]))
+	body := int64(len(data) - stlHeader)
+	whole, rest := body/stlFacet, body%stlFacet
+	switch {
+	case declared > whole && rest != 0:
+		return nil, refuse(STL, Truncated, "", "%d facets are declared and the file ends inside facet %d; send it again", declared, whole+1)
+	case declared == whole: // a few bytes behind the last facet are harmless
+		return parseBinarySTL(data[:stlHeader+whole*stlFacet], []string{fmt.Sprintf("%d bytes behind the last facet were ignored", rest)})
+	}
+	return nil, refuse(STL, WrongCount, "", "%d facets are declared and %d are there; export the file again", declared, whole)
+}
+
+// parseBinarySTL welds while it reads: chunks side by side, then their
+// vertices in order, so that the result does not depend on the number of CPUs.
+func parseBinarySTL(data []byte, warnings []string) (*Model, error) {
+	body := data[stlHeader:]
+	n := len(body) / stlFacet
+	if n > math.MaxInt32/3 {
+		return nil, refuse(STL, TooLarge, "", "%d facets are more than a mesh holds", n)
+	}
+	facets := make([]Facet, n)
+	workers := max(1, min(runtime.GOMAXPROCS(0), n/4096))
+	welders := make([]welder, workers)
+	bad := make([]int, workers)
+	parallel(workers, func(w int) {
+		bad[w] = -1
+		from, to := n*w/workers, n*(w+1)/workers
+		expected := (to - from) / 2
+		if w == 0 {
+			expected = n / 2 // it takes the others' vertices at the end
+		}
+		weld := newWelder(expected)
+		for f := from; f < to; f++ {
+			rec := body[f*stlFacet+12 : f*stlFacet+48]
+			for k := range 3 {
+				p := Vec{
+					float64(math.Float32frombits(binary.LittleEndian.Uint32(rec[12*k:]))),
+					float64(math.Float32frombits(binary.LittleEndian.Uint32(rec[12*k+4:]))),
+					float64(math.Float32frombits(binary.LittleEndian.Uint32(rec[12*k+8:]))),
+				}
+				if !p.finite() {
+					bad[w] = f
+					return
+				}
+				facets[f][k] = weld.add(p)
+			}
+		}
+		welders[w] = weld
+	})
+	for _, f := range bad {
+		if f >= 0 {
+			return nil, refuse(STL, NotFinite, fmt.Sprintf("facet %d", f+1), "a coordinate is NaN, infinite or beyond 1e9; repair the export")
+		}
+	}
+	all := welders[0]
+	for w := 1; w < workers; w++ {
+		to := make([]int32, len(welders[w].vertices))
+		for i, v := range welders[w].vertices {
+			to[i] = all.add(v)
+		}
+		part := facets[n*w/workers : n*(w+1)/workers]
+		for i, f := range part {
+			part[i] = Facet{to[f[0]], to[f[1]], to[f[2]]}
+		}
+	}
+	return &Model{Format: STL, Mesh: &Mesh{all.vertices, facets}, Parts: []Part{{Facets: [2]int{0, n}}}, Warnings: warnings}, nil
+}
+
+func parallel(workers int, do func(worker int)) {
+	if workers == 1 {
+		do(0)
+		return
+	}
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() { do(w) })
+	}
+	wg.Wait()
+}
+
+func parseASCIISTL(text []byte) (*Model, error) {
+	weld := newWelder(len(text) / 600)
+	model := &Model{Format: STL}
+	var facets []Facet
+	var corner Facet
+	corners, begun, open := 0, 0, false
+	line := 0
+	at := func() string { return fmt.Sprintf("line %d", line) }
+	fault := func(row []byte, format string, args ...any) error {
+		if row[len(row)-1] != '\n' {
+			return refuse(STL, Truncated, at(), "the file ends inside a line; send it again")
+		}
+		return refuse(STL, Malformed, at(), format, args...)
+	}
+	for row := range bytes.Lines(text) {
+		line++
+		word, rest := nextField(row)
+		switch keyword(word) {
+		case "":
+		case "solid":
+			if open {
+				return nil, refuse(STL, Malformed, at(), "a solid begins inside a solid")
+			}
+			open, begun = true, len(facets)
+			model.Parts = append(model.Parts, Part{Name: string(bytes.TrimSpace(rest)), Facets: [2]int{len(facets), len(facets)}})
+		case "vertex":
+			if corners == 3 {
+				return nil, refuse(STL, Malformed, at(), "a facet has more than three corners")
+			}
+			var p Vec
+			var err error
+			if p, _, err = point(rest); err != nil {
+				return nil, fault(row, "vertex needs three numbers: %v", err)
+			}
+			if !p.finite() {
+				return nil, refuse(STL, NotFinite, at(), "a coordinate is NaN, infinite or beyond 1e9; repair the export")
+			}
+			corner[corners] = weld.add(p)
+			corners++
+		case "endfacet":
+			if corners != 3 {
+				return nil, refuse(STL, Malformed, at(), "a facet has %d corners", corners)
+			}
+			facets = append(facets, corner)
+			corners = 0
+		case "endsolid":
+			if !open {
+				return nil, refuse(STL, Malformed, at(), "a solid ends that has not begun")
+			}
+			open = false
+			model.Parts[len(model.Parts)-1].Facets = [2]int{begun, len(facets)}
+		case "facet", "outer", "endloop":
+		default:
+			return nil, fault(row, "%.20q is not a word of ASCII STL", word)
+		}
+	}
+	if open || corners != 0 {
+		return nil, refuse(STL, Truncated, at(), "the file ends before endsolid; send it again")
+	}
+	model.Mesh = &Mesh{weld.vertices, facets}
+	return model, nil
+}
+
+// keyword folds the case of the few words that there are without allocating.
+func keyword(word []byte) string {
+	for _, k := range []string{"vertex", "facet", "outer", "endloop", "endfacet", "solid", "endsolid"} {
+		if len(word) == len(k) && bytes.EqualFold(word, []byte(k)) {
+			return k
+		}
+	}
+	return string(word)
+}
+
+// WriteSTL writes binary STL, in millimetres: coordinates lose what float32
+// cannot hold.
+func WriteSTL(w io.Writer, m *Mesh) error {
+	if int64(len(m.Facets)) > math.MaxUint32 {
+		return refuse(STL, TooLarge, "", "%d facets are more than the format holds", len(m.Facets))
+	}
+	b := bufio.NewWriterSize(w, 1<<16)
+	var rec [stlHeader]byte
+	copy(rec[:], "Inshape binary STL, millimetres")
+	binary.LittleEndian.PutUint32(rec[80:], uint32(len(m.Facets)))
+	b.Write(rec[:])
+	for f := range m.Facets {
+		p, q, r := m.Corners(f)
+		for i, v := range []Vec{m.Normal(f), p, q, r} {
+			for k, x := range v {
+				binary.LittleEndian.PutUint32(rec[12*i+4*k:], math.Float32bits(float32(x)))
+			}
+		}
+		rec[48], rec[49] = 0, 0
+		b.Write(rec[:stlFacet])
+	}
+	if err := b.Flush(); err != nil {
+		return fmt.Errorf("write STL: %w", err)
+	}
+	return nil
+}
