@@ -254,7 +254,7 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	defer h.leave(stamp)
 	deadline := time.NewTimer(h.longest)
 	defer deadline.Stop()
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	for pause := 4 * time.Millisecond; ; pause = min(pause+pause/4, time.Second) { // a quarter of the wait
 		again := pause
 		if len(x.route.backends) == 0 {
 			again = 0 // only a new table helps
