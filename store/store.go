@@ -130,7 +130,7 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
 
 // mostAttempts bounds how often one Update runs again. From the third on, those
 // of one process take turns, so in practice few come near it.
-const mostAttempts = 50
+const mostAttempts = 500
 
 func (s *Store) update(ctx context.Context, office *fence, fn func(tx *Tx) error) (revision int64, err error) {
 	for attempt := range mostAttempts {
