@@ -440,20 +440,3 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
-
-func TestResolvConf(t *testing.T) {
-	if got, want := string(ResolvConf(netip.MustParseAddr("10.128.0.1"))), "nameserver 10.128.0.1\noptions ndots:0\n"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
-func TestHosts(t *testing.T) {
-	got := string(Hosts(netip.MustParseAddr("10.128.0.2"), "web", map[string]string{
-		"ldap": "192.0.2.7", "backup": "[2001:db8::1]", "docker.internal": "host-gateway",
-		"evil\n6.6.6.6 db": "192.0.2.8", "typo": "192.0.2", "two names": "192.0.2.9",
-	}))
-	want := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.128.0.2\tweb\n2001:db8::1\tbackup\n192.0.2.7\tldap\n"
-	if got != want {
-		t.Errorf("got\n%swant\n%s", got, want)
-	}
-}
