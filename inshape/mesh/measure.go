@@ -17,14 +17,15 @@ func (m *Mesh) Bounds() Box {
 	if len(m.Vertices) == 0 {
 		return Box{}
 	}
-	b := Box{m.Vertices[0], m.Vertices[0]}
-	for _, v := range m.Vertices {
-		for k, x := range v {
-			b.Min[k] = min(b.Min[k], x)
-			b.Max[k] = max(b.Max[k], x)
-		}
+	x0, y0, z0 := m.Vertices[0][0], m.Vertices[0][1], m.Vertices[0][2]
+	x1, y1, z1 := x0, y0, z0
+	for i := range m.Vertices {
+		v := &m.Vertices[i]
+		x0, x1 = min(x0, v[0]), max(x1, v[0])
+		y0, y1 = min(y0, v[1]), max(y1, v[1])
+		z0, z1 = min(z0, v[2]), max(z1, v[2])
 	}
-	return b
+	return Box{Vec{x0, y0, z0}, Vec{x1, y1, z1}}
 }
 
 // Measures are the integral properties of a mesh. Volume and centre mean
@@ -59,14 +60,21 @@ func Measure(m *Mesh) Measures {
 				return
 			}
 			var s sums
-			for f := b * block; f < min((b+1)*block, len(m.Facets)); f++ {
-				p, q, r := m.Corners(f)
-				p, q, r = p.Sub(middle), q.Sub(middle), r.Sub(middle)
-				n := q.Sub(p).Cross(r.Sub(p))
-				six := p.Dot(n) // = p·(q×r)
+			for _, t := range m.Facets[b*block : min((b+1)*block, len(m.Facets))] {
+				// Written out: the compiler keeps numbers in registers, but not arrays.
+				p, q, r := &m.Vertices[t[0]], &m.Vertices[t[1]], &m.Vertices[t[2]]
+				px, py, pz := p[0]-middle[0], p[1]-middle[1], p[2]-middle[2]
+				qx, qy, qz := q[0]-middle[0], q[1]-middle[1], q[2]-middle[2]
+				rx, ry, rz := r[0]-middle[0], r[1]-middle[1], r[2]-middle[2]
+				ux, uy, uz := qx-px, qy-py, qz-pz
+				vx, vy, vz := rx-px, ry-py, rz-pz
+				nx, ny, nz := uy*vz-uz*vy, uz*vx-ux*vz, ux*vy-uy*vx
+				six := px*nx + py*ny + pz*nz // = p·(q×r)
 				s.volume += six
-				s.area += n.Len()
-				s.moment = s.moment.Add(p.Add(q).Add(r).Mul(six))
+				s.area += math.Sqrt(nx*nx + ny*ny + nz*nz)
+				s.moment[0] += (px + qx + rx) * six
+				s.moment[1] += (py + qy + ry) * six
+				s.moment[2] += (pz + qz + rz) * six
 			}
 			blocks[b] = s
 		}
@@ -87,11 +95,14 @@ func Measure(m *Mesh) Measures {
 // degenerate tells whether facet f has no area that float32 input could mean:
 // its height is below 1e-7 of its longest side.
 func (m *Mesh) degenerate(f int) bool {
-	a, b, c := m.Corners(f)
-	u, v, w := b.Sub(a), c.Sub(a), c.Sub(b)
-	side := max(u.Dot(u), v.Dot(v), w.Dot(w))
-	n := u.Cross(v)
-	return !(n.Dot(n) > 1e-14*side*side)
+	t := &m.Facets[f]
+	a, b, c := &m.Vertices[t[0]], &m.Vertices[t[1]], &m.Vertices[t[2]]
+	ux, uy, uz := b[0]-a[0], b[1]-a[1], b[2]-a[2]
+	vx, vy, vz := c[0]-a[0], c[1]-a[1], c[2]-a[2]
+	wx, wy, wz := vx-ux, vy-uy, vz-uz
+	nx, ny, nz := uy*vz-uz*vy, uz*vx-ux*vz, ux*vy-uy*vx
+	side := max(ux*ux+uy*uy+uz*uz, vx*vx+vy*vy+vz*vz, wx*wx+wy*wy+wz*wz)
+	return !(nx*nx+ny*ny+nz*nz > 1e-14*side*side)
 }
 
 // OverhangArea is the area of the facets that a printer must support when up

@@ -3,7 +3,9 @@ package mesh_test
 import (
 	"bytes"
 	"math"
+	"slices"
 	"testing"
+	"time"
 
 	"inshape/mesh"
 )
@@ -192,4 +194,22 @@ func BenchmarkAnalysis(b *testing.B) {
 		mesh.Measure(model.Mesh)
 	}
 	b.ReportMetric(float64(b.N*len(m.Facets))/b.Elapsed().Seconds()/1e6, "Mfacets/s")
+}
+
+// A hub, where all facets meet, costs no more than others.
+func TestHub(t *testing.T) {
+	m := prism(200_000, 10, 0, 5)
+	slices.Reverse(m.Vertices) // the hubs are the lowest vertices, which own the lists
+	last := int32(len(m.Vertices) - 1)
+	for i, f := range m.Facets {
+		m.Facets[i] = mesh.Facet{last - f[0], last - f[1], last - f[2]}
+	}
+	start := time.Now()
+	top := mesh.Analyse(m)
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if !top.Solid() || !top.Manifold() || top.Shells != 1 || top.Edges != 3*len(m.Facets)/2 {
+		t.Errorf("%d edges, %d shells", top.Edges, top.Shells)
+	}
 }

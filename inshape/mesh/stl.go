@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/bits"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 )
@@ -70,50 +72,131 @@ func parseBinarySTL(data []byte, warnings []string) (*Model, error) {
 	}
 	facets := make([]Facet, n)
 	workers := max(1, min(runtime.GOMAXPROCS(0), n/4096))
-	welders := make([]welder, workers)
+	tables := make([]*pointTable, workers)
 	bad := make([]int, workers)
 	parallel(workers, func(w int) {
-		bad[w] = -1
 		from, to := n*w/workers, n*(w+1)/workers
 		expected := (to - from) / 2
 		if w == 0 {
-			expected = n / 2 // it takes the others' vertices at the end
+			expected = n / 2 // it takes the others' points at the end
 		}
-		weld := newWelder(expected)
-		for f := from; f < to; f++ {
-			rec := body[f*stlFacet+12 : f*stlFacet+48]
-			for k := range 3 {
-				p := Vec{
-					float64(math.Float32frombits(binary.LittleEndian.Uint32(rec[12*k:]))),
-					float64(math.Float32frombits(binary.LittleEndian.Uint32(rec[12*k+4:]))),
-					float64(math.Float32frombits(binary.LittleEndian.Uint32(rec[12*k+8:]))),
-				}
-				if !p.finite() {
-					bad[w] = f
-					return
-				}
-				facets[f][k] = weld.add(p)
-			}
-		}
-		welders[w] = weld
+		tables[w] = newPointTable(expected)
+		bad[w] = tables[w].read(body, facets, from, to)
 	})
 	for _, f := range bad {
 		if f >= 0 {
 			return nil, refuse(STL, NotFinite, fmt.Sprintf("facet %d", f+1), "a coordinate is NaN, infinite or beyond 1e9; repair the export")
 		}
 	}
-	all := welders[0]
+	all := tables[0]
 	for w := 1; w < workers; w++ {
-		to := make([]int32, len(welders[w].vertices))
-		for i, v := range welders[w].vertices {
-			to[i] = all.add(v)
+		to := make([]int32, len(tables[w].points))
+		for i, p := range tables[w].points {
+			to[i] = all.index(p[0], p[1], p[2])
 		}
 		part := facets[n*w/workers : n*(w+1)/workers]
 		for i, f := range part {
 			part[i] = Facet{to[f[0]], to[f[1]], to[f[2]]}
 		}
 	}
-	return &Model{Format: STL, Mesh: &Mesh{all.vertices, facets}, Parts: []Part{{Facets: [2]int{0, n}}}, Warnings: warnings}, nil
+	vertices := make([]Vec, len(all.points))
+	for i, p := range all.points {
+		vertices[i] = Vec{
+			float64(math.Float32frombits(p[0])),
+			float64(math.Float32frombits(p[1])),
+			float64(math.Float32frombits(p[2])),
+		}
+	}
+	return &Model{Format: STL, Mesh: &Mesh{vertices, facets}, Parts: []Part{{Facets: [2]int{0, n}}}, Warnings: warnings}, nil
+}
+
+// pointTable is the welder of float32 points, as their bits: an open-addressing
+// hash table that holds the points themselves, so that a look-up is one access to
+// memory.
+type pointTable struct {
+	points [][3]uint32 // in order of appearance
+	slots  []pointSlot
+	shift  uint
+	factor uint64 // secret, so that nobody can prepare points that collide
+}
+
+type pointSlot struct {
+	x, y, z uint32
+	number  int32 // index+1; 0: free
+}
+
+func newPointTable(expected int) *pointTable {
+	log := uint(bits.Len(uint(max(64, 2*expected))))
+	return &pointTable{points: make([][3]uint32, 0, expected+16), slots: make([]pointSlot, 1<<log), shift: 64 - log, factor: rand.Uint64() | 1}
+}
+
+func (t *pointTable) slot(x, y, z uint32) uint64 {
+	h := (uint64(x)<<32 | uint64(y)) * t.factor
+	h = (h ^ h>>32 ^ uint64(z)) * t.factor
+	return (h ^ h>>29) * t.factor >> t.shift
+}
+
+// index is the point's number; a new point gets the next one.
+func (t *pointTable) index(x, y, z uint32) int32 {
+	mask := uint64(len(t.slots) - 1)
+	i := t.slot(x, y, z)
+	for {
+		s := &t.slots[i&mask]
+		if s.number == 0 {
+			break
+		}
+		if s.x == x && s.y == y && s.z == z {
+			return s.number - 1
+		}
+		i++
+	}
+	t.points = append(t.points, [3]uint32{x, y, z})
+	t.slots[i&mask] = pointSlot{x, y, z, int32(len(t.points))}
+	if 4*len(t.points) > 3*len(t.slots) {
+		t.grow()
+	}
+	return int32(len(t.points) - 1)
+}
+
+func (t *pointTable) grow() {
+	t.slots = make([]pointSlot, 2*len(t.slots))
+	t.shift--
+	mask := uint64(len(t.slots) - 1)
+	for n, p := range t.points {
+		i := t.slot(p[0], p[1], p[2])
+		for t.slots[i&mask].number != 0 {
+			i++
+		}
+		t.slots[i&mask] = pointSlot{p[0], p[1], p[2], int32(n + 1)}
+	}
+}
+
+// read takes facets [from, to) of the body in, and gives the first one with a
+// number that is not finite, or -1.
+func (t *pointTable) read(body []byte, facets []Facet, from, to int) int {
+	far := math.Float32bits(1e9) // as bits, without the sign, larger numbers, infinity and NaN are greater
+	for f := from; f < to; f++ {
+		record := body[f*stlFacet+12 : f*stlFacet+48]
+		for k := range 3 {
+			x := binary.LittleEndian.Uint32(record[12*k:])
+			y := binary.LittleEndian.Uint32(record[12*k+4:])
+			z := binary.LittleEndian.Uint32(record[12*k+8:])
+			if x<<1 > far<<1 || y<<1 > far<<1 || z<<1 > far<<1 {
+				return f
+			}
+			if x<<1 == 0 { // -0 is 0
+				x = 0
+			}
+			if y<<1 == 0 {
+				y = 0
+			}
+			if z<<1 == 0 {
+				z = 0
+			}
+			facets[f][k] = t.index(x, y, z)
+		}
+	}
+	return -1
 }
 
 func parallel(workers int, do func(worker int)) {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 )
 
 // Topology says how the facets hang together. Corner h = 3·facet + k stands for
@@ -22,6 +24,8 @@ type Topology struct {
 
 	Twin  []int32 // of every half-edge: the other one of its edge, -1 on a boundary, -2 where more than two facets meet
 	Shell []int32 // of every facet: its shell from 0, -1 for facets that take no part
+
+	twice []int32 // while analysing: facets that lie on earlier ones
 }
 
 // Closed tells whether each edge has exactly two facets.
@@ -48,86 +52,245 @@ type half struct {
 	at   int32 // the half-edge
 }
 
-// Analyse pairs half-edges in lists by their lower vertex (a counting sort;
-// then lists of about six are sorted), joins shells by union-find and walks the
-// fans of every vertex. The mesh must be welded. O(n) for bounded vertex
-// degrees, O(n log n) always.
+// Analyse pairs half-edges, joins shells and walks the fans of every vertex.
+// The mesh must be welded. O(n) for bounded vertex degrees,
+// O(n log n) always.
+//
+// In a sound mesh one half-edge of each edge rises from its lower to its higher
+// vertex and one falls. Rising ones are listed by their lower vertex (a counting
+// sort), falling ones look theirs up in that list. Vertices where this leaves
+// something over or finds something twice, and hubs, are looked at once more,
+// with all that they have, sorted. The result does not depend on the number of CPUs.
 func Analyse(m *Mesh) *Topology {
 	n := len(m.Facets)
 	t := &Topology{Facets: n, Twin: make([]int32, 3*n), Shell: make([]int32, n)}
-	start := make([]int32, len(m.Vertices)+1)
-	for f, c := range m.Facets {
-		if m.degenerate(f) {
-			t.Degenerate++
-		}
-		if c[0] == c[1] || c[1] == c[2] || c[2] == c[0] {
-			continue
-		}
-		start[min(c[0], c[1])]++
-		start[min(c[1], c[2])]++
-		start[min(c[2], c[0])]++
-	}
-	sum := int32(0)
-	for v, k := range start {
-		start[v] = sum
-		sum += k
-	}
-	list := make([]half, sum)
-	for f, c := range m.Facets {
-		h := int32(3 * f)
-		t.Twin[h], t.Twin[h+1], t.Twin[h+2] = boundary, boundary, boundary
-		if c[0] == c[1] || c[1] == c[2] || c[2] == c[0] {
-			continue
-		}
-		for k := range int32(3) {
-			a, b := c[k], c[(k+1)%3]
-			low := min(a, b)
-			list[start[low]] = half{max(a, b), h + k}
-			start[low]++
-		}
-	}
-	t.pair(m, start, list)
-	t.shells(m)
-	t.fans(m)
+	p := newPairing(m, t)
+	p.match()
+	p.settle()
+	p.links()
 	return t
 }
 
-// pair finds the half-edges of each edge. start holds the ends of the lists.
-func (t *Topology) pair(m *Mesh, start []int32, list []half) {
+func collapsed(c Facet) bool { return c[0] == c[1] || c[1] == c[2] || c[2] == c[0] }
+
+// pairing is the state of one Analyse.
+type pairing struct {
+	m      *Mesh
+	t      *Topology
+	degree []int32 // of every vertex: facets that take part
+	corner []int32 // of every vertex: one of its corners
+	ends   []int32 // of every vertex: the end of its list in rising
+	rising []half
+	odd    []bool // vertices whose edges are not all pairs of opposed half-edges
+}
+
+func newPairing(m *Mesh, t *Topology) *pairing {
 	nv := len(m.Vertices)
-	workers := max(1, min(runtime.GOMAXPROCS(0), nv/8192))
-	parts := make([]Topology, workers)
-	duplicates := make([][]int32, workers)
-	parallel(workers, func(w int) {
-		var p Topology
-		for v := nv * w / workers; v < nv*(w+1)/workers; v++ {
-			from := int32(0)
-			if v > 0 {
-				from = start[v-1]
+	p := &pairing{m: m, t: t, degree: make([]int32, nv), corner: make([]int32, nv), ends: make([]int32, nv)}
+	for f, c := range m.Facets {
+		h := int32(3 * f)
+		t.Twin[h], t.Twin[h+1], t.Twin[h+2] = boundary, boundary, boundary
+		if collapsed(c) {
+			continue
+		}
+		for k, v := range c {
+			p.degree[v]++
+			p.corner[v] = h + int32(k)
+		}
+		if c[0] < c[1] {
+			p.ends[c[0]]++
+		}
+		if c[1] < c[2] {
+			p.ends[c[1]]++
+		}
+		if c[2] < c[0] {
+			p.ends[c[2]]++
+		}
+	}
+	sum := int32(0)
+	for v, k := range p.ends {
+		p.ends[v] = sum
+		sum += k
+	}
+	p.rising = make([]half, sum)
+	for f, c := range m.Facets {
+		if collapsed(c) {
+			continue
+		}
+		h := int32(3 * f)
+		if c[0] < c[1] {
+			p.rising[p.ends[c[0]]] = half{c[1], h}
+			p.ends[c[0]]++
+		}
+		if c[1] < c[2] {
+			p.rising[p.ends[c[1]]] = half{c[2], h + 1}
+			p.ends[c[1]]++
+		}
+		if c[2] < c[0] {
+			p.rising[p.ends[c[2]]] = half{c[0], h + 2}
+			p.ends[c[2]]++
+		}
+	}
+	return p
+}
+
+// list is what rises from v.
+func (p *pairing) list(v int32) []half {
+	if v == 0 {
+		return p.rising[:p.ends[0]]
+	}
+	return p.rising[p.ends[v-1]:p.ends[v]]
+}
+
+// blocks calls do for [0, n) in pieces, on all CPUs.
+func blocks(n int, do func(from, to int)) {
+	const size = 1 << 14
+	var next atomic.Int64
+	parallel(max(1, min(runtime.GOMAXPROCS(0), n/size)), func(int) {
+		for {
+			from := int(next.Add(size)) - size
+			if from >= n {
+				return
 			}
-			edges := list[from:start[v]]
-			sortHalves(edges)
-			for len(edges) > 0 {
-				k := 1
-				for k < len(edges) && edges[k].high == edges[0].high {
-					k++
+			do(from, min(from+size, n))
+		}
+	})
+}
+
+// longList bounds what is searched step by step; the lists of hubs, where
+// thousands of facets meet, are sorted.
+const longList = 32
+
+// match gives falling half-edges their rising ones, and notes the vertices
+// where that does not come out even.
+func (p *pairing) match() {
+	m, twin := p.m, p.t.Twin
+	var mu sync.Mutex // guards odd, twice and degenerate
+	var odd, twice []int32
+	degenerate := 0
+	blocks(len(m.Facets), func(from, to int) {
+		var myOdd, myTwice []int32
+		myDegenerate := 0
+		for f := from; f < to; f++ {
+			if m.degenerate(f) {
+				myDegenerate++
+			}
+			c := m.Facets[f]
+			if collapsed(c) {
+				continue
+			}
+			for k := range int32(3) {
+				high, low := c[k], c[(k+1)%3]
+				if high < low {
+					continue
 				}
-				duplicates[w] = p.edge(m, t.Twin, edges[:k], duplicates[w])
-				edges = edges[k:]
+				h, found := int32(3*f)+k, int32(-1)
+				list := p.list(low)
+				if len(list) > longList {
+					myOdd = append(myOdd, low)
+					continue
+				}
+				for _, r := range list {
+					if r.high == high {
+						if found >= 0 {
+							found = -1
+							break
+						}
+						found = r.at
+					}
+				}
+				if found < 0 || !atomic.CompareAndSwapInt32(&twin[found], boundary, h) {
+					myOdd = append(myOdd, low)
+					continue
+				}
+				twin[h] = found
+				if m.opposite(found) == m.opposite(h) {
+					myTwice = append(myTwice, max(h, found)/3)
+				}
 			}
 		}
-		parts[w] = p
+		mu.Lock()
+		defer mu.Unlock()
+		odd, twice, degenerate = append(odd, myOdd...), append(twice, myTwice...), degenerate+myDegenerate
 	})
-	var twice []int32
-	for w, p := range parts {
-		t.Edges += p.Edges
-		t.BoundaryEdges += p.BoundaryEdges
-		t.NonManifoldEdges += p.NonManifoldEdges
-		t.InconsistentEdges += p.InconsistentEdges
-		twice = append(twice, duplicates[w]...)
+	blocks(len(m.Vertices), func(from, to int) {
+		var mine []int32
+		for v := int32(from); v < int32(to); v++ {
+			for _, r := range p.list(v) {
+				if twin[r.at] == boundary {
+					mine = append(mine, v)
+					break
+				}
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		odd = append(odd, mine...)
+	})
+	p.t.Degenerate = degenerate
+	p.t.Edges = len(p.rising)
+	if len(odd) > 0 {
+		p.odd = make([]bool, len(m.Vertices))
+		for _, v := range odd {
+			p.odd[v] = true
+		}
 	}
-	slices.Sort(twice) // each is found along its three edges
-	t.Duplicate = len(slices.Compact(twice))
+	p.t.twice = twice
+}
+
+// settle pairs the edges whose lower vertex is odd from the beginning, by lists
+// of all their half-edges.
+func (p *pairing) settle() {
+	m, t := p.m, p.t
+	if p.odd != nil {
+		ends := make([]int32, len(m.Vertices))
+		each := func(do func(low, high, h int32)) {
+			for f, c := range m.Facets {
+				if collapsed(c) {
+					continue
+				}
+				for k := range int32(3) {
+					a, b := c[k], c[(k+1)%3]
+					if low := min(a, b); p.odd[low] {
+						do(low, max(a, b), int32(3*f)+k)
+					}
+				}
+			}
+		}
+		each(func(low, _, _ int32) { ends[low]++ })
+		sum := int32(0)
+		for v, k := range ends {
+			ends[v] = sum
+			sum += k
+			if p.odd[v] {
+				t.Edges -= len(p.list(int32(v)))
+			}
+		}
+		all := make([]half, sum)
+		each(func(low, high, h int32) {
+			all[ends[low]] = half{high, h}
+			ends[low]++
+		})
+		begin := int32(0)
+		for v, end := range ends {
+			if p.odd[v] {
+				edges := all[begin:end]
+				sortHalves(edges)
+				for len(edges) > 0 {
+					k := 1
+					for k < len(edges) && edges[k].high == edges[0].high {
+						k++
+					}
+					t.edge(m, edges[:k])
+					edges = edges[k:]
+				}
+			}
+			begin = end
+		}
+	}
+	slices.Sort(t.twice) // each is found along its three edges
+	t.Duplicate = len(slices.Compact(t.twice))
+	t.twice = nil
 }
 
 func sortHalves(edges []half) {
@@ -150,37 +313,35 @@ func sortHalves(edges []half) {
 	}
 }
 
-// edge judges the half-edges of one edge and adds facets that lie on an earlier
-// one to twice.
-func (t *Topology) edge(m *Mesh, twin []int32, group []half, twice []int32) []int32 {
+// edge judges the half-edges of one edge.
+func (t *Topology) edge(m *Mesh, group []half) {
 	t.Edges++
 	switch len(group) {
 	case 1:
 		t.BoundaryEdges++
-		return twice
+		t.Twin[group[0].at] = boundary
+		return
 	case 2:
 		a, b := group[0].at, group[1].at
-		twin[a], twin[b] = b, a
+		t.Twin[a], t.Twin[b] = b, a
 		if m.corner(a) == m.corner(b) {
 			t.InconsistentEdges++
 		}
 		if m.opposite(a) == m.opposite(b) {
-			twice = append(twice, b/3)
+			t.twice = append(t.twice, b/3)
 		}
-		return twice
+		return
 	}
 	t.NonManifoldEdges++
 	for _, e := range group {
-		twin[e.at] = ambiguous
+		t.Twin[e.at] = ambiguous
 	}
-	sorted := slices.Clone(group)
-	slices.SortStableFunc(sorted, func(a, b half) int { return cmp.Compare(m.opposite(a.at), m.opposite(b.at)) })
-	for i := 1; i < len(sorted); i++ {
-		if m.opposite(sorted[i].at) == m.opposite(sorted[i-1].at) {
-			twice = append(twice, sorted[i].at/3)
+	slices.SortStableFunc(group, func(a, b half) int { return cmp.Compare(m.opposite(a.at), m.opposite(b.at)) })
+	for i := 1; i < len(group); i++ {
+		if m.opposite(group[i].at) == m.opposite(group[i-1].at) {
+			t.twice = append(t.twice, group[i].at/3)
 		}
 	}
-	return twice
 }
 
 // corner is the vertex where half-edge h begins.
@@ -203,6 +364,33 @@ func preceding(h int32) int32 {
 	return h - 1
 }
 
+// links finds shells and fans, which do not need each other, side by side.
+func (p *pairing) links() {
+	m := p.m
+	var fans atomic.Int64
+	const size = 1 << 12
+	var next atomic.Int64
+	parallel(max(1, min(runtime.GOMAXPROCS(0), 1+len(m.Vertices)/size)), func(worker int) {
+		if worker == 0 {
+			p.t.shells(m)
+		}
+		for {
+			from := int(next.Add(size)) - size
+			if from >= len(m.Vertices) {
+				return
+			}
+			found := 0
+			for v := int32(from); v < int32(min(from+size, len(m.Vertices))); v++ {
+				if p.degree[v] > 0 && p.t.fan(m, v, p.corner[v]) < p.degree[v] {
+					found++
+				}
+			}
+			fans.Add(int64(found))
+		}
+	})
+	p.t.NonManifoldVertices = int(fans.Load())
+}
+
 // shells floods over twins, facet by facet.
 func (t *Topology) shells(m *Mesh) {
 	for f := range t.Shell {
@@ -210,7 +398,7 @@ func (t *Topology) shells(m *Mesh) {
 	}
 	var stack []int32
 	for f, c := range m.Facets {
-		if t.Shell[f] >= 0 || c[0] == c[1] || c[1] == c[2] || c[2] == c[0] {
+		if t.Shell[f] >= 0 || collapsed(c) {
 			continue
 		}
 		shell := int32(t.Shells)
@@ -230,53 +418,34 @@ func (t *Topology) shells(m *Mesh) {
 	}
 }
 
-// fans counts the vertices with more than one fan of facets: every half-edge
-// begins at one vertex, and the facets of a fan are reached by turning around
-// it in either direction over twins.
-func (t *Topology) fans(m *Mesh) {
-	seen := make([]bool, len(t.Twin))
-	fans := make([]uint8, len(m.Vertices))
-	for f, c := range m.Facets {
-		if t.Shell[f] < 0 {
-			continue
-		}
-		for k, v := range c {
-			h := int32(3*f + k)
-			if seen[h] {
-				continue
-			}
-			if fans[v] < 2 {
-				if fans[v]++; fans[v] == 2 {
-					t.NonManifoldVertices++
-				}
-			}
-			t.turn(m, seen, v, h, true)
-			t.turn(m, seen, v, h, false)
-		}
+// fan counts v's corners that are reached from corner h by turning around v over
+// twins, to the left and, if that ends at a boundary, to the right.
+func (t *Topology) fan(m *Mesh, v, h int32) int32 {
+	n, around := t.turn(m, v, h, preceding(h))
+	if !around {
+		right, _ := t.turn(m, v, h, h)
+		n += right
 	}
+	return n + 1
 }
 
-// turn marks v's corners from corner h on, in one direction, to the start or to
-// a boundary. Twins may be inconsistent, so each step looks for v anew.
-func (t *Topology) turn(m *Mesh, seen []bool, v, h int32, left bool) {
-	seen[h] = true
-	edge := h
-	if left {
-		edge = preceding(h)
-	}
+// turn counts the corners of v behind corner h, the first step over edge, to a
+// boundary or around to h. Twins may be inconsistent, so each step looks for v
+// anew.
+func (t *Topology) turn(m *Mesh, v, h, edge int32) (n int32, around bool) {
 	for {
 		next := t.Twin[edge]
 		if next < 0 {
-			return
+			return n, false
 		}
 		begin := next // the corner at v in the next facet: the edge's begin or its end
 		if m.corner(next) != v {
 			begin = following(next)
 		}
-		if seen[begin] {
-			return
+		if begin == h {
+			return n, true
 		}
-		seen[begin] = true
+		n++
 		if begin == next {
 			edge = preceding(begin)
 		} else {

@@ -3,6 +3,7 @@ package mesh
 import (
 	"math"
 	"math/bits"
+	"math/rand/v2"
 )
 
 // welder gives equal points one index. It is an open-addressing hash table of
@@ -11,16 +12,17 @@ type welder struct {
 	vertices []Vec
 	table    []int32 // index+1; 0 is free
 	shift    uint
+	factor   uint64 // secret, so that nobody can prepare points that collide
 }
 
 func newWelder(expected int) welder {
 	size := max(64, 2*expected)
 	log := uint(bits.Len(uint(size)))
-	return welder{vertices: make([]Vec, 0, max(16, expected)), table: make([]int32, 1<<log), shift: 64 - log}
+	return welder{vertices: make([]Vec, 0, max(16, expected)), table: make([]int32, 1<<log), shift: 64 - log, factor: rand.Uint64() | 1}
 }
 
 func (w *welder) slot(p Vec) uint64 {
-	const k = 0x9e3779b97f4a7c15 // 2⁶⁴/φ: Fibonacci hashing (Knuth, TAOCP 3, 6.4)
+	k := w.factor // multiplicative hashing (Knuth, TAOCP 3, 6.4)
 	h := math.Float64bits(p[0])*k ^ math.Float64bits(p[1])
 	h = bits.RotateLeft64(h*k, 31) ^ math.Float64bits(p[2])
 	h *= k
