@@ -1,6 +1,9 @@
 package bulkhead
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Node is a machine of the farm, as it reports itself.
 type Node struct {
@@ -14,19 +17,90 @@ type Node struct {
 	Runtime  string            `json:"runtime"`  // "containerd 1.6.20, runc 1.1.5"
 	Capacity Resources         `json:"capacity"` // what tasks may use: the machine's less the reserve
 	Joined   time.Time         `json:"joined"`
+	// Gateway is HOST:PORT, where the gateways of other nodes reach this node's own
+	// over mutual TLS. Empty: they cannot.
+	Gateway string `json:"gateway,omitempty"`
 
-	// Set by the server.
-	State NodeState `json:"state"`
-	Seen  time.Time `json:"seen"`
+	// UID tells this membership from that of another machine that had the name
+	// before. Its certificate carries it. Set when the node joins.
+	UID string `json:"uid,omitempty"`
+	// Cordoned by an operator: it keeps its stamps and gets no new ones.
+	Cordoned bool `json:"cordoned,omitempty"`
+
+	// Set by the servers.
+	State  NodeState `json:"state"`
+	Seen   time.Time `json:"seen"`             // when State last changed
+	Server NodeName  `json:"server,omitempty"` // which server has, or had, its session
+	// Silent is when the node was last heard; zero while its session is open.
+	Silent time.Time `json:"silent,omitzero"`
 }
 
-// NodeState says whether the node's session is open.
+// Takes tells whether the node takes new stamps.
+func (n Node) Takes() bool { return n.State == NodeReady && !n.Cordoned }
+
+// NodeState is how the servers see a node.
 type NodeState string
 
 const (
 	NodeReady       NodeState = "ready"
-	NodeUnreachable NodeState = "unreachable"
+	NodeUnreachable NodeState = "unreachable" // silent for longer than its lease; nothing follows for its stamps
+	NodeLost        NodeState = "lost"        // silent for so long that stamps without data went elsewhere
 )
+
+// MaxLabels bounds the labels of a node.
+const MaxLabels = 64
+
+// ParseLabel reads a node's label, "NAME=VALUE": names and values are up to 63
+// letters, digits, dots, hyphens and underscores, and a name may have a prefix
+// with a slash. Its error is of kind ErrInvalid.
+func ParseLabel(s string) (name, value string, err error) {
+	name, value, ok := strings.Cut(s, "=")
+	if !ok {
+		return "", "", Errorf(ErrInvalid, "label %q is not NAME=VALUE", s)
+	}
+	prefix, rest, prefixed := strings.Cut(name, "/")
+	if !prefixed {
+		prefix, rest = "x", name
+	}
+	if !labelText(prefix) || !labelText(rest) {
+		return "", "", Errorf(ErrInvalid, "label %q: its name is not of 1 to 63 letters, digits, dots, hyphens and underscores", s)
+	}
+	if value != "" && !labelText(value) {
+		return "", "", Errorf(ErrInvalid, "label %q: its value is not of up to 63 letters, digits, dots, hyphens and underscores", s)
+	}
+	return name, value, nil
+}
+
+// CheckLabels checks the labels, region and zone of a node, which a node sends
+// itself. Its error is of kind ErrInvalid.
+func (n Node) CheckLabels() error {
+	if len(n.Labels) > MaxLabels {
+		return Errorf(ErrInvalid, "%d labels: a node has at most %d", len(n.Labels), MaxLabels)
+	}
+	for name, value := range n.Labels {
+		if _, _, err := ParseLabel(name + "=" + value); err != nil {
+			return err
+		}
+	}
+	for what, text := range map[string]string{"region": n.Region, "zone": n.Zone} {
+		if text != "" && !labelText(text) {
+			return Errorf(ErrInvalid, "%s %q is not of up to 63 letters, digits, dots, hyphens and underscores", what, text)
+		}
+	}
+	return nil
+}
+
+func labelText(s string) bool {
+	if s == "" || len(s) > 63 {
+		return false
+	}
+	for _, r := range s {
+		if !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '.' || r == '-' || r == '_') {
+			return false
+		}
+	}
+	return true
+}
 
 // Resources are amounts that placement adds up.
 type Resources struct {

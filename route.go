@@ -11,6 +11,9 @@ type Route struct {
 	Stamp    StampName        `json:"stamp"`
 	Service  ServiceName      `json:"service"`
 	Backends []netip.AddrPort `json:"backends,omitempty"`
+	// Node is where the stamp is, if that is another node: requests go to the
+	// gateway there, which knows paths and tasks.
+	Node NodeName `json:"node,omitempty"`
 	// Down is set when waiting is pointless: the stamp is stopped or has failed.
 	// It is shown to operators, never to the stamp's users.
 	Down string `json:"down,omitempty"`

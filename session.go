@@ -8,6 +8,31 @@ type NodeOrder struct {
 	Forget *StampRef      `json:"forget,omitempty"` // the stamp is no longer this node's
 	Synced bool           `json:"synced,omitempty"`
 	Stream *StreamRequest `json:"stream,omitempty"` // dial back with a stream
+
+	// What the node's gateway needs of the rest of the farm. Those before Synced
+	// are all there are.
+	Place   *Place    `json:"place,omitempty"` // where another stamp is
+	Left    StampName `json:"left,omitempty"`  // a stamp that is nowhere any more
+	Peers   []Peer    `json:"peers,omitempty"` // all other nodes
+	Servers []string  `json:"servers,omitempty"`
+	// Removed: the node is no longer of the farm. It ends what it runs, keeps the
+	// data, and does not come back.
+	Removed bool `json:"removed,omitempty"`
+}
+
+// Place is where a stamp is, for the gateways of other nodes. It tells nothing
+// else of the stamp.
+type Place struct {
+	StampRef
+	Node  NodeName `json:"node"`
+	Hosts []Host   `json:"hosts,omitempty"`
+}
+
+// Peer is a node as the gateways of others reach it.
+type Peer struct {
+	Node    NodeName `json:"node"`
+	UID     string   `json:"uid"`
+	Gateway string   `json:"gateway"` // HOST:PORT, mutual TLS
 }
 
 // StampRef names one life of a stamp.
@@ -19,7 +44,10 @@ type StampRef struct {
 
 // NodeReport is one message from a node to the servers, over its session.
 type NodeReport struct {
-	Node   *Node        `json:"node,omitempty"` // first, and when it changes
+	Node *Node `json:"node,omitempty"` // first, and when it changes
+	// Holds, beside Node, is what the node has: the servers end there what they know
+	// to be elsewhere by now.
+	Holds  []StampRef   `json:"holds,omitempty"`
 	Status *StampStatus `json:"status,omitempty"`
 	Event  *Event       `json:"event,omitempty"`
 }
@@ -27,7 +55,9 @@ type NodeReport struct {
 // StreamRequest asks a node to open a stream for a user: log lines or a command
 // in a task. The node dials the server back with ID.
 type StreamRequest struct {
-	ID   string       `json:"id"`
+	ID string `json:"id"`
+	// At is the node API to dial back to, if not the one that the session is with.
+	At   string       `json:"at,omitempty"`
 	Logs *LogQuery    `json:"logs,omitempty"`
 	Exec *ExecRequest `json:"exec,omitempty"`
 }

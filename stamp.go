@@ -25,6 +25,9 @@ type Stamp struct {
 	Updated    time.Time                  `json:"updated"`
 	Deleted    *time.Time                 `json:"deleted,omitempty"` // when deletion was asked; data is kept until it ran out
 	Purge      bool                       `json:"purge,omitempty"`   // delete the data too
+	// Request is the id of the request that last changed the stamp: who asks again,
+	// having heard no answer, is told that it is done.
+	Request string `json:"request,omitempty"`
 
 	// Services is the frozen effective configuration.
 	Services []Service   `json:"services"`

@@ -57,7 +57,7 @@ func Place(stamp bulkhead.Stamp, nodes []bulkhead.Node, others []bulkhead.Stamp)
 	var ready int
 	var best bulkhead.Resources // most free of each among ready nodes
 	for _, n := range nodes {
-		if n.State != bulkhead.NodeReady {
+		if !n.Takes() {
 			continue
 		}
 		ready++

@@ -26,6 +26,20 @@ type Snapshot struct {
 	Tokens   Table[string, Token]
 	Notes    Table[string, Note]
 	Events   Events
+
+	Servers    Table[bulkhead.NodeName, bulkhead.Server]
+	JoinTokens Table[string, bulkhead.JoinToken]
+	Removed    Table[string, bulkhead.Removed]
+	Alarms     Table[string, bulkhead.Alarm]
+	// Present are the servers whose process lives, as far as the lease of each
+	// tells. Only Attend writes it.
+	Present Table[bulkhead.NodeName, Presence]
+}
+
+// Presence says that a server's process lives.
+type Presence struct {
+	Name  bulkhead.NodeName `json:"name"`
+	Since time.Time         `json:"since"`
 }
 
 // ReleaseKey is "PRODUCT/VERSION". Releases.Under(NewReleaseKey(p, "")) are all
@@ -63,6 +77,12 @@ const (
 	Tokens   TableName = "tokens"
 	Notes    TableName = "notes"
 	EventLog TableName = "events"
+
+	Servers    TableName = "servers"
+	JoinTokens TableName = "jointokens"
+	Removed    TableName = "removed"
+	Alarms     TableName = "alarms"
+	Present    TableName = "present"
 )
 
 // root is where all objects are: root/TABLE/KEY. The v1 is the format of the
@@ -109,6 +129,16 @@ func (s *Snapshot) table(name TableName) rows {
 		return &s.Notes
 	case EventLog:
 		return &s.Events
+	case Servers:
+		return &s.Servers
+	case JoinTokens:
+		return &s.JoinTokens
+	case Removed:
+		return &s.Removed
+	case Alarms:
+		return &s.Alarms
+	case Present:
+		return &s.Present
 	default:
 		return nil
 	}

@@ -34,6 +34,11 @@ type Tx struct {
 	Tokens   TxTable[string, Token]
 	Notes    TxTable[string, Note]
 
+	Servers    TxTable[bulkhead.NodeName, bulkhead.Server]
+	JoinTokens TxTable[string, bulkhead.JoinToken]
+	Removed    TxTable[string, bulkhead.Removed]
+	Alarms     TxTable[string, bulkhead.Alarm]
+
 	revision int64
 	read     map[string]condition
 	written  map[string][]byte
@@ -52,6 +57,10 @@ func newTx(s *Snapshot) *Tx {
 	tx.Nodes = txTable(tx, Nodes, s.Nodes, func(n bulkhead.Node) bulkhead.NodeName { return n.Name })
 	tx.Tokens = txTable(tx, Tokens, s.Tokens, func(t Token) string { return t.Hash })
 	tx.Notes = txTable(tx, Notes, s.Notes, func(n Note) string { return n.Name })
+	tx.Servers = txTable(tx, Servers, s.Servers, func(s bulkhead.Server) bulkhead.NodeName { return s.Name })
+	tx.JoinTokens = txTable(tx, JoinTokens, s.JoinTokens, func(t bulkhead.JoinToken) string { return t.ID })
+	tx.Removed = txTable(tx, Removed, s.Removed, func(r bulkhead.Removed) string { return r.UID })
+	tx.Alarms = txTable(tx, Alarms, s.Alarms, func(a bulkhead.Alarm) string { return a.Name })
 	return tx
 }
 
