@@ -96,6 +96,30 @@ func (b Box) meets(o Box) bool {
 	return true
 }
 
+// overlapping calls do with every facet of the leaves that meet the box, until it
+// gives false.
+func (b *BVH) overlapping(box Box, do func(facet int32) bool) {
+	if len(b.nodes) == 0 {
+		return
+	}
+	stack := make([]int32, 1, 64)
+	for len(stack) > 0 {
+		n := &b.nodes[stack[len(stack)-1]]
+		stack = stack[:len(stack)-1]
+		switch {
+		case !n.box.meets(box):
+		case n.left >= 0:
+			stack = append(stack, n.left, n.right)
+		default:
+			for _, f := range b.order[n.from:n.to] {
+				if !do(f) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Nearest gives the point of the surface nearest to p within limit mm, over the
 // facets that accept takes (nil: all). facet is -1 if there is none. O(log n)
 // for usual meshes.

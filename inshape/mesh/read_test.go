@@ -251,6 +251,29 @@ func corpus(t testing.TB, pattern string) []string {
 	return files
 }
 
+// kept gives the files of the repository's own small corpus.
+func kept(t testing.TB, pattern string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("testdata", pattern))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files testdata/%s (%v)", pattern, err)
+	}
+	return files
+}
+
+func load(t testing.TB, file string) *mesh.Mesh {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	model, err := mesh.Parse(data, mesh.Options{Unit: mesh.Millimetre})
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return model.Mesh
+}
+
 func TestCorpus3MF(t *testing.T) {
 	for _, file := range corpus(t, "3mf/*/*.3mf") {
 		t.Run(filepath.Base(file), func(t *testing.T) {

@@ -1,10 +1,14 @@
 package mesh_test
 
 import (
+	"fmt"
+	"maps"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"inshape/mesh"
@@ -14,7 +18,7 @@ func TestRepair(t *testing.T) {
 	solid := func() *mesh.Mesh { return turned(refined(refined(cuboid(10, 20, 30))), 0.4) }
 	tests := map[string]struct {
 		damage func(m *mesh.Mesh)
-		action string
+		action mesh.ActionCode
 	}{
 		"hole":       {func(m *mesh.Mesh) { m.Facets = append(m.Facets[:20], m.Facets[26:]...) }, "fill"},
 		"many holes": {func(m *mesh.Mesh) { m.Facets = append(m.Facets[:1], m.Facets[40:]...) }, "fill"},
@@ -37,7 +41,44 @@ func TestRepair(t *testing.T) {
 			f := &m.Facets[50]
 			m.Vertices = append(m.Vertices, m.Vertices[f[0]].Add(mesh.Vec{1e-5, 0, 0}))
 			f[0] = int32(len(m.Vertices) - 1)
+		}, "stitch"},
+		"unwelded": {func(m *mesh.Mesh) {
+			for i, f := range m.Facets {
+				for k, v := range f {
+					m.Facets[i][k] = int32(len(m.Vertices))
+					m.Vertices = append(m.Vertices, m.Vertices[v])
+				}
+			}
 		}, "weld"},
+		"doubled": {func(m *mesh.Mesh) {
+			for _, f := range slices.Clone(m.Facets) {
+				m.Facets = append(m.Facets, mesh.Facet{f[0], f[2], f[1]})
+			}
+		}, "duplicate"},
+		"t-junctions": {func(m *mesh.Mesh) {
+			for i := range 9 { // a facet in two; its neighbour stays as it is
+				f := m.Facets[17*i]
+				m.Vertices = append(m.Vertices, m.Vertices[f[0]].Add(m.Vertices[f[1]]).Mul(0.5))
+				v := int32(len(m.Vertices) - 1)
+				m.Facets[17*i] = mesh.Facet{f[0], v, f[2]}
+				m.Facets = append(m.Facets, mesh.Facet{v, f[1], f[2]})
+			}
+		}, "t-junction"},
+		"one shell inside out": {func(m *mesh.Mesh) {
+			o := cuboid(0.5, 0.5, 0.5)
+			for i := range o.Facets {
+				slices.Reverse(o.Facets[i][:])
+			}
+			for i := range o.Vertices {
+				o.Vertices[i] = o.Vertices[i].Add(mesh.Vec{100, 0, 0})
+			}
+			m.Append(o)
+		}, "invert"},
+		"loose sheet": {func(m *mesh.Mesh) {
+			n := int32(len(m.Vertices))
+			m.Vertices = append(m.Vertices, mesh.Vec{50, 50, 50}, mesh.Vec{52, 50, 50}, mesh.Vec{50, 52, 50})
+			m.Facets = append(m.Facets, mesh.Facet{n, n + 1, n + 2})
+		}, "debris"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -75,15 +116,211 @@ func TestRepairLeavesSoundMeshesAlone(t *testing.T) {
 	}
 }
 
-func TestRepairSaysWhyNot(t *testing.T) {
-	m, o := cuboid(1, 1, 1), cuboid(1, 1, 1)
-	for i := range o.Vertices {
-		o.Vertices[i] = o.Vertices[i].Add(mesh.Vec{1, 1, 0})
+// moved is a cuboid away from the origin.
+func moved(m *mesh.Mesh, x, y, z float64) *mesh.Mesh {
+	return m.Transformed(mesh.Transform{Linear: mesh.Identity().Linear, Shift: mesh.Vec{x, y, z}})
+}
+
+func joined(parts ...*mesh.Mesh) *mesh.Mesh {
+	m := &mesh.Mesh{}
+	for _, p := range parts {
+		m.Append(p)
 	}
-	m.Append(o)
 	m.Weld(0)
-	if r := mesh.Repair(m, mesh.RepairOptions{}); r.Solid || r.Reason == "" {
-		t.Errorf("two cubes on an edge became a solid: %v", r.Actions)
+	return m
+}
+
+// What touches, is nested or is open in a way that has one answer.
+func TestRepairTakesApart(t *testing.T) {
+	tube := prism(24, 10, 6, 7)
+	ring := tube.Clone()
+	ring.Facets = slices.DeleteFunc(ring.Facets, func(f mesh.Facet) bool { // no upper face: two borders in one plane
+		return ring.Vertices[f[0]][2] == 7 && ring.Vertices[f[1]][2] == 7 && ring.Vertices[f[2]][2] == 7
+	})
+	many := prism(500, 10, 0, 7)
+	many.Facets = slices.DeleteFunc(many.Facets, func(f mesh.Facet) bool { return many.Vertices[f[2]] == mesh.Vec{0, 0, 7} })
+	wall := joined(cuboid(1, 1, 1), moved(cuboid(1, 1, 1), 1, 0, 0))
+	seen := 0
+	wall.Facets = slices.DeleteFunc(wall.Facets, func(f mesh.Facet) bool { // keep one of the two sheets between them
+		if wall.Vertices[f[0]][0] == 1 && wall.Vertices[f[1]][0] == 1 && wall.Vertices[f[2]][0] == 1 {
+			seen++
+			return seen > 2
+		}
+		return false
+	})
+	tests := map[string]struct {
+		m      *mesh.Mesh
+		volume float64
+		shells int
+		action mesh.ActionCode
+	}{
+		"cubes on an edge":      {joined(cuboid(1, 1, 1), moved(cuboid(1, 1, 1), 1, 1, 0)), 2, 2, mesh.SplitEdge},
+		"cubes on a corner":     {joined(cuboid(1, 1, 1), moved(cuboid(1, 1, 1), 1, 1, 1)), 2, 2, mesh.SplitPoint},
+		"cubes on a face":       {joined(cuboid(1, 1, 1), moved(cuboid(1, 1, 1), 1, 0, 0)), 2, 1, mesh.Undoubled},
+		"four cubes on an axis": {joined(cuboid(1, 1, 1), moved(cuboid(1, 1, 1), 1, 1, 0), moved(cuboid(1, 1, 1), 1, 0, 1), moved(cuboid(1, 1, 1), 0, 1, 1)), 4, 4, mesh.SplitEdge},
+		"cubes with a wall":     {wall, 2, 1, mesh.Unwalled},
+		"ring":                  {ring, mesh.Measure(tube).Volume, 1, mesh.Filled},
+		"round hole":            {many, mesh.Measure(prism(500, 10, 0, 7)).Volume, 1, mesh.Filled},
+	}
+	for name, test := range tests {
+		for i := range 4 {
+			t.Run(fmt.Sprint(name, i), func(t *testing.T) {
+				m := turned(test.m, float64(i)/3)
+				r := mesh.Repair(m, mesh.RepairOptions{})
+				if !r.Solid {
+					t.Fatalf("not mended: %s; %v", r.Reason, r.Actions)
+				}
+				got := mesh.Measure(r.Mesh)
+				if !near(got.Volume, test.volume, 1e-4) || r.After.Shells != test.shells || !r.After.Manifold() {
+					t.Errorf("volume %v, not %v; %d shells, not %d; %v", got.Volume, test.volume, r.After.Shells, test.shells, r.Actions)
+				}
+				if !slices.ContainsFunc(r.Actions, func(a mesh.Action) bool { return a.Code == test.action }) {
+					t.Errorf("actions are %v, without %s", r.Actions, test.action)
+				}
+				if test.action != mesh.SplitPoint {
+					survives(t, r.Mesh)
+				}
+			})
+		}
+	}
+}
+
+// survives checks that a repaired mesh is still a solid behind a file of float32.
+func survives(t *testing.T, m *mesh.Mesh) {
+	t.Helper()
+	back, err := mesh.Parse(binarySTL(m), mesh.Options{Unit: mesh.Millimetre})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if top := mesh.Analyse(back.Mesh); !top.Solid() {
+		t.Errorf("no solid behind STL: %d open, %d of more than two, %d turned, %d doubled", top.BoundaryEdges, top.NonManifoldEdges, top.InconsistentEdges, top.Duplicate)
+	}
+}
+
+func TestRepairSaysWhyNot(t *testing.T) {
+	moebius := &mesh.Mesh{}
+	const n = 24
+	for i := range n {
+		s, c := math.Sincos(2 * math.Pi * float64(i) / n)
+		hs, hc := math.Sincos(math.Pi * float64(i) / n)
+		for _, w := range []float64{-2, 2} {
+			moebius.Vertices = append(moebius.Vertices, mesh.Vec{(10 + w*hc) * c, (10 + w*hc) * s, w * hs})
+		}
+	}
+	for i := range int32(n) {
+		a, b, c, d := 2*i, 2*i+1, 2*i+2, 2*i+3
+		if i == n-1 {
+			c, d = 1, 0
+		}
+		moebius.Facets = append(moebius.Facets, mesh.Facet{a, b, c}, mesh.Facet{b, d, c})
+	}
+	sheet := refined(&mesh.Mesh{Vertices: []mesh.Vec{{}, {9, 0, 0}, {0, 9, 0}}, Facets: []mesh.Facet{{0, 1, 2}}})
+	tests := map[string]struct {
+		m      *mesh.Mesh
+		reason string
+	}{
+		"möbius":       {moebius, "one side"},
+		"sheet":        {sheet, "without thickness"},
+		"nothing":      {&mesh.Mesh{}, "nothing is left"},
+		"double sheet": {joined(sheet, sheet.Transformed(mesh.Transform{Linear: [3]mesh.Vec{{1, 0, 0}, {0, 1, 0}, {0, 0, -1}}})), "without thickness"},
+	}
+	for name, test := range tests {
+		r := mesh.Repair(test.m, mesh.RepairOptions{})
+		if r.Solid || !strings.Contains(r.Reason, test.reason) {
+			t.Errorf("%s: solid %v, reason %q, %v", name, r.Solid, r.Reason, r.Actions)
+		}
+	}
+}
+
+// Solids and real models, broken at random in every way at once: what comes back
+// is a solid, in memory and behind a file, of nearly the volume that it had; or a
+// reason.
+func TestRepairOfDamage(t *testing.T) {
+	models := map[string]*mesh.Mesh{
+		"cuboid": refined(refined(refined(cuboid(10, 20, 30)))),
+		"tube":   refined(prism(40, 10, 6, 20)),
+		"sphere": sphere(10, 4),
+	}
+	for _, file := range kept(t, "so-arm100/*.[sS][tT][lL]") {
+		models[filepath.Base(file)] = mesh.Repair(load(t, file), mesh.RepairOptions{}).Mesh
+	}
+	damages := map[string]func(m *mesh.Mesh, r *rand.Rand){
+		"delete": func(m *mesh.Mesh, r *rand.Rand) {
+			for range 1 + r.IntN(20) {
+				i := r.IntN(len(m.Facets))
+				m.Facets = slices.Delete(m.Facets, i, i+1)
+			}
+		},
+		"flip": func(m *mesh.Mesh, r *rand.Rand) {
+			for range 1 + r.IntN(20) {
+				slices.Reverse(m.Facets[r.IntN(len(m.Facets))][:])
+			}
+		},
+		"duplicate": func(m *mesh.Mesh, r *rand.Rand) {
+			for range 1 + r.IntN(20) {
+				f := m.Facets[r.IntN(len(m.Facets))]
+				if r.IntN(2) == 0 {
+					slices.Reverse(f[:])
+				}
+				m.Facets = append(m.Facets, f)
+			}
+		},
+		"jitter": func(m *mesh.Mesh, r *rand.Rand) { // facets that are torn off by a hair
+			for range 1 + r.IntN(20) {
+				i := r.IntN(len(m.Facets))
+				a, b, c := m.Corners(i)
+				tear := min(0.002, 0.02*min(a.Sub(b).Len(), b.Sub(c).Len(), c.Sub(a).Len()))
+				for k, v := range m.Facets[i] {
+					m.Facets[i][k] = int32(len(m.Vertices))
+					m.Vertices = append(m.Vertices, m.Vertices[v].Add(mesh.Vec{r.NormFloat64(), r.NormFloat64(), r.NormFloat64()}.Unit().Mul(tear)))
+				}
+			}
+		},
+		"t-junction": func(m *mesh.Mesh, r *rand.Rand) {
+			for range 1 + r.IntN(20) {
+				i := r.IntN(len(m.Facets))
+				f := m.Facets[i]
+				m.Vertices = append(m.Vertices, m.Vertices[f[0]].Add(m.Vertices[f[1]]).Mul(0.5))
+				v := int32(len(m.Vertices) - 1)
+				m.Facets[i] = mesh.Facet{f[0], v, f[2]}
+				m.Facets = append(m.Facets, mesh.Facet{v, f[1], f[2]})
+			}
+		},
+	}
+	names := slices.Sorted(maps.Keys(damages))
+	solids, cases := 0, 0
+	for model, m := range models {
+		volume := mesh.Measure(m).Volume
+		for seed := range uint64(12) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			broken := m.Clone()
+			var done []string
+			for i, name := range names {
+				if seed < uint64(len(names)) && uint64(i) != seed || r.IntN(2) == 0 && seed >= uint64(len(names)) {
+					continue
+				}
+				damages[name](broken, r)
+				done = append(done, name)
+			}
+			cases++
+			repaired := mesh.Repair(broken, mesh.RepairOptions{})
+			if !repaired.Solid {
+				if repaired.Reason == "" {
+					t.Errorf("%s seed %d %v: neither mended nor refused", model, seed, done)
+				}
+				t.Logf("%s seed %d %v: %s; %v", model, seed, done, repaired.Reason, repaired.Actions)
+				continue
+			}
+			solids++
+			if got := mesh.Measure(repaired.Mesh).Volume; !near(got/volume, 1, 0.02) {
+				t.Errorf("%s seed %d %v: volume was %v and is %v; %v", model, seed, done, volume, got, repaired.Actions)
+			}
+			survives(t, repaired.Mesh)
+		}
+	}
+	t.Logf("%d of %d mended", solids, cases)
+	if 100*solids < 95*cases {
+		t.Errorf("%d of %d mended", solids, cases)
 	}
 }
 

@@ -458,9 +458,9 @@ func (t *Topology) turn(m *Mesh, v, h, edge int32) (n int32, around bool) {
 // facets beside it, so that a cap runs against it. Where boundaries touch in a
 // vertex they are cut into simple rings. Chains that do not close (possible
 // only where facets are inconsistent or edges have more than two) are counted
-// in open. O(boundary).
+// in open. O(n).
 func (t *Topology) Loops(m *Mesh) (loops [][]int32, open int) {
-	outgoing := map[int32][]int32{} // by vertex: boundary half-edges not walked yet
+	outgoing := map[int32][]int32{} // by vertex: ends of boundary half-edges not walked yet
 	var begins []int32
 	for h, twin := range t.Twin {
 		if twin == boundary && t.Shell[h/3] >= 0 {
@@ -475,16 +475,9 @@ func (t *Topology) Loops(m *Mesh) (loops [][]int32, open int) {
 	for _, v := range begins {
 		for len(outgoing[v]) > 0 {
 			path := []int32{v}
-			clear(position)
 			position[v] = 0
-			for at := v; ; {
+			for at := v; len(outgoing[at]) > 0; {
 				ways := outgoing[at]
-				if len(ways) == 0 {
-					if len(path) > 1 {
-						open++
-					}
-					break
-				}
 				next := ways[len(ways)-1]
 				outgoing[at] = ways[:len(ways)-1]
 				if i, ok := position[next]; ok {
@@ -498,9 +491,12 @@ func (t *Topology) Loops(m *Mesh) (loops [][]int32, open int) {
 					path = append(path, next)
 				}
 				at = next
-				if len(path) == 1 && len(outgoing[at]) == 0 {
-					break
-				}
+			}
+			if len(path) > 1 {
+				open++
+			}
+			for _, gone := range path {
+				delete(position, gone)
 			}
 		}
 	}
