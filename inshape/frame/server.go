@@ -1,0 +1,332 @@
+package frame
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	maxBody      = 1 << 20          // bytes of an API request; uploads have their own limit
+	headerTime   = 10 * time.Second // to send a request's header
+	shutdownTime = 8 * time.Second  // for requests under way when a module stops
+)
+
+// Module is what a module tells the frame of itself.
+type Module struct {
+	Name       string // analysis: its API is at /api/analysis, its pages at /analysis
+	Title      string // Analysis: as the navigation shows it
+	About      string // one line for the API's page
+	Migrations fs.FS  // of its store; nil: it has no tables of its own
+	Pages      fs.FS  // its templates, *.html; nil: it has no pages
+	Static     fs.FS  // its files under /static/NAME/; nil: none
+	// Set adds what the module does: operations, pages, loops. It starts nothing.
+	Set func(*Server) error
+}
+
+// Server is one module's process.
+type Server struct {
+	Module  Module
+	Config  Config
+	Log     *slog.Logger
+	Store   *Store
+	API     huma.API // operations under /api/NAME; only known callers reach them
+	Metrics *prometheus.Registry
+
+	pages   *pages
+	mux     *http.ServeMux // everything, in the end
+	inside  *http.ServeMux // for known callers
+	handler http.Handler
+	loops   []loop
+	ready   []func(context.Context) error
+	timings *prometheus.HistogramVec
+}
+
+type loop struct {
+	name string
+	run  func(context.Context) error
+}
+
+var setErrors sync.Once
+
+// New opens the module's store and puts the server together. It starts nothing;
+// Close closes the store if Run is never called.
+func New(ctx context.Context, m Module, c Config, log *slog.Logger) (*Server, error) {
+	setErrors.Do(func() { huma.NewError = newError })
+	store, err := OpenStore(ctx, c.File(m.Name+".db"), m.Migrations)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		Module: m, Config: c, Log: log, Store: store,
+		Metrics: prometheus.NewRegistry(),
+		mux:     http.NewServeMux(), inside: http.NewServeMux(),
+		timings: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "inshape_request_seconds", Help: "Requests by route and status class, in seconds.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
+		}, []string{"route", "status"}),
+	}
+	s.Metrics.MustRegister(s.timings, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if s.pages, err = newPages(s); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	config := huma.DefaultConfig("Inshape "+m.Title, Version())
+	config.Info.Description = m.About
+	config.CreateHooks = nil // no $schema in answers
+	config.OpenAPIPath, config.DocsPath, config.SchemasPath = s.Base()+"/openapi", "", ""
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer", Description: "An API key of the shop"}}
+	config.Security = []map[string][]string{{"key": {}}}
+	s.API = humago.New(s.inside, config)
+	s.mount()
+	if m.Set != nil {
+		if err := m.Set(s); err != nil {
+			return nil, errors.Join(fmt.Errorf("set up %s: %w", m.Name, err), store.Close())
+		}
+	}
+	s.handler = s.observed(s.mux)
+	return s, nil
+}
+
+// Base is where the module's API is: /api/NAME.
+func (s *Server) Base() string { return "/api/" + s.Module.Name }
+
+// mount adds what every module has.
+func (s *Server) mount() {
+	known := s.authenticated(s.keyed(s.inside))
+	s.mux.Handle("/", known)
+	s.mux.HandleFunc("GET "+s.Base()+"/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		text, err := s.API.OpenAPI().MarshalJSON()
+		if err != nil {
+			writeProblem(w, AsProblem(err))
+			return
+		}
+		w.Header().Set("Content-Type", "application/vnd.oai.openapi+json;version=3.1")
+		_, _ = w.Write(text)
+	})
+	s.mux.HandleFunc("GET "+s.Base()+"/docs", s.documented)
+	s.mux.HandleFunc("GET /healthz", s.health)
+	s.mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
+	s.mux.Handle("GET /static/", s.static())
+	s.inside.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.Fail(w, r, NotFound("there is nothing at %s", r.URL.Path))
+	})
+	s.operations()
+}
+
+// Public adds a handler that needs no identity.
+func (s *Server) Public(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
+
+// Handle adds a handler for known callers outside the API's document, such as uploads.
+func (s *Server) Handle(pattern string, h http.Handler) { s.inside.Handle(pattern, h) }
+
+// Loop adds something that runs as long as the module does. If it ends before
+// its context does, the module ends.
+func (s *Server) Loop(name string, run func(context.Context) error) {
+	s.loops = append(s.loops, loop{name, run})
+}
+
+// Ready adds a check to the module's health.
+func (s *Server) Ready(check func(context.Context) error) { s.ready = append(s.ready, check) }
+
+// Handler is the whole module, for tests.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Run serves on the configured address until ctx ends, then lets requests under
+// way finish and closes the store. The first loop that fails ends it.
+func (s *Server) Run(ctx context.Context) error {
+	listener, err := net.Listen("tcp", s.Config.Listen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen on %s: %w", s.Config.Listen, err), s.Store.Close())
+	}
+	return s.Serve(ctx, listener)
+}
+
+// Serve is Run on a listener, which it closes.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	group, ctx := errgroup.WithContext(ctx)
+	server := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: headerTime,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
+	}
+	for _, l := range append(s.loops, loop{"deliver webhooks", s.deliver}) {
+		group.Go(func() error {
+			err := l.run(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err == nil {
+				err = errors.New("it ended")
+			}
+			return fmt.Errorf("%s: %w", l.name, err)
+		})
+	}
+	group.Go(func() error {
+		s.Log.Info("serving", "module", s.Module.Name, "listen", listener.Addr().String(), "version", Version())
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+		defer cancel()
+		if err := server.Shutdown(ending); err != nil {
+			return errors.Join(fmt.Errorf("stop serving: %w", err), server.Close())
+		}
+		return nil
+	})
+	return errors.Join(group.Wait(), s.Store.Close())
+}
+
+// Close closes the store of a server that never ran.
+func (s *Server) Close() error { return s.Store.Close() }
+
+func (s *Server) health(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
+	defer cancel()
+	status := Health{Module: s.Module.Name, Title: s.Module.Title, Version: Version()}
+	err := s.Store.read.PingContext(ctx)
+	for _, check := range s.ready {
+		err = errors.Join(err, check(ctx))
+	}
+	if err != nil {
+		s.Log.Warn("not healthy", "error", err)
+		status.Trouble = "not ready"
+		writeJSON(w, http.StatusServiceUnavailable, status)
+		return
+	}
+	writeJSON(w, http.StatusOK, status)
+}
+
+// Health is the answer of /healthz: 200, or 503 with the trouble.
+type Health struct {
+	Module  string `json:"module"`
+	Title   string `json:"title"`
+	Version string `json:"version"`
+	Trouble string `json:"trouble,omitempty"`
+}
+
+// Fail answers with an error, as a problem to programs and as a page to people.
+// What users must not see goes to the log.
+func (s *Server) Fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := AsProblem(err)
+	if p.Status >= 500 && r.Context().Err() == nil {
+		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "code", p.Code, "error", errors.Join(p, p.cause))
+	}
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="inshape"`)
+	}
+	if strings.HasPrefix(r.URL.Path, "/api/") {
+		writeProblem(w, p)
+		return
+	}
+	s.pages.fail(w, r, p)
+}
+
+// keyed bounds the bodies of API requests and takes note of their Idempotency-Key.
+func (s *Server) keyed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		key := r.Header.Get(idempotencyHeader)
+		if key == "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if len(key) > 128 {
+			s.Fail(w, r, Invalid("Idempotency-Key: at most 128 characters"))
+			return
+		}
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			s.Fail(w, r, err)
+			return
+		}
+		r = r.WithContext(withOnce(r.Context(), key, r.Method, r.URL.RequestURI(), body))
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, r)
+	})
+}
+
+// observed logs, measures and survives what the handlers do.
+func (s *Server) observed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		id := r.Header.Get("X-Request-Id")
+		if len(id) == 0 || len(id) > 64 {
+			id = NewID("req")
+		}
+		r.Header.Set("X-Request-Id", id)
+		header := w.Header()
+		header.Set("X-Request-Id", id)
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Referrer-Policy", "same-origin")
+		header.Set("X-Frame-Options", "DENY")
+		out := &recorder{ResponseWriter: w, status: http.StatusOK}
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler {
+					panic(p)
+				}
+				s.Log.Error("handler panicked", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				if !out.wrote {
+					s.Fail(out, r, errors.New("panic"))
+				}
+			}
+			_, route := s.mux.Handler(r)
+			if route == "/" {
+				_, route = s.inside.Handler(r)
+			}
+			took := time.Since(began)
+			s.timings.WithLabelValues(route, strconv.Itoa(out.status/100)+"xx").Observe(took.Seconds())
+			level := slog.LevelInfo
+			if r.URL.Path == "/healthz" || r.URL.Path == "/metrics" || strings.HasPrefix(r.URL.Path, "/static/") {
+				level = slog.LevelDebug
+			}
+			s.Log.Log(r.Context(), level, "request", "method", r.Method, "path", r.URL.Path, "status", out.status,
+				"ms", took.Milliseconds(), "id", id)
+		}()
+		next.ServeHTTP(out, r)
+	})
+}
+
+// recorder remembers the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	wrote  bool
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if !r.wrote && status >= 200 {
+		r.status, r.wrote = status, true
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	r.wrote = true
+	return r.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController through.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
