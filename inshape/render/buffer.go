@@ -1,0 +1,71 @@
+package render
+
+import "math"
+
+// buffer is a z-buffer: of every sample the depth and the facet that is nearest.
+type buffer struct {
+	w, h  int
+	z     []float32 // larger is nearer; -Inf where nothing is
+	facet []int32   // -1 where nothing is
+}
+
+func newBuffer(w, h int) buffer {
+	b := buffer{w: w, h: h, z: make([]float32, w*h), facet: make([]int32, w*h)}
+	for i := range b.z {
+		b.z[i], b.facet[i] = float32(math.Inf(-1)), -1
+	}
+	return b
+}
+
+// fill puts a facet's samples in, behind further than it is. A sample belongs to
+// it if its middle does. A row's samples are an interval that the three edges
+// bound, so a long thin facet costs its rows and not its box.
+func (b *buffer) fill(facet int32, p, q, r vec, behind float32) {
+	top, bottom := min(p[1], q[1], r[1]), max(p[1], q[1], r[1])
+	if !(bottom >= 0.5 && top < float32(b.h)) { // NaN, too
+		return
+	}
+	area := float64(q[0]-p[0])*float64(r[1]-p[1]) - float64(r[0]-p[0])*float64(q[1]-p[1])
+	if math.Abs(area) < 1e-9 {
+		return // on edge: its neighbours are seen
+	}
+	// Depth is linear in x and y; on a steep facet rounding could leave it.
+	near, far := max(p[2], q[2], r[2]), min(p[2], q[2], r[2])
+	dzdx := (float64(q[2]-p[2])*float64(r[1]-p[1]) - float64(r[2]-p[2])*float64(q[1]-p[1])) / area
+	dzdy := (float64(r[2]-p[2])*float64(q[0]-p[0]) - float64(q[2]-p[2])*float64(r[0]-p[0])) / area
+
+	sign := math.Copysign(1, area)
+	var edges [3]struct{ a, b, c float64 } // a·x + b·y + c ≥ 0 inside
+	for i, e := range [3][2]vec{{p, q}, {q, r}, {r, p}} {
+		x0, y0, x1, y1 := float64(e[0][0]), float64(e[0][1]), float64(e[1][0]), float64(e[1][1])
+		edges[i].a, edges[i].b, edges[i].c = sign*(y0-y1), sign*(x1-x0), sign*(x0*y1-x1*y0)
+	}
+	left, right := float64(min(p[0], q[0], r[0])), float64(max(p[0], q[0], r[0]))
+	for row := max(int(math.Ceil(float64(top)-0.5)), 0); row <= min(int(math.Floor(float64(bottom)-0.5)), b.h-1); row++ {
+		y := float64(row) + 0.5
+		lo, hi := left, right
+		for _, e := range edges {
+			switch rest := e.b*y + e.c; {
+			case e.a > 0:
+				lo = max(lo, -rest/e.a)
+			case e.a < 0:
+				hi = min(hi, -rest/e.a)
+			case rest < 0:
+				hi = lo - 1
+			}
+		}
+		from, to := max(int(math.Ceil(lo-0.5)), 0), min(int(math.Floor(hi-0.5)), b.w-1)
+		if from > to {
+			continue
+		}
+		z := float64(p[2]) + dzdx*(float64(from)+0.5-float64(p[0])) + dzdy*(y-float64(p[1]))
+		at := row*b.w + from
+		for range to - from + 1 {
+			if d := min(max(float32(z), far), near) - behind; d > b.z[at] {
+				b.z[at], b.facet[at] = d, facet
+			}
+			z += dzdx
+			at++
+		}
+	}
+}

@@ -1,0 +1,81 @@
+package render
+
+import "math"
+
+// ground finds the soft shadow that the part throws on the plate below it, where
+// the plate is seen. It is a map of the plate, dark where the part is near above,
+// blurred, and looked up where each pixel's ray meets the plate.
+func (s *scene) ground() {
+	p, c := s.p, &s.camera
+	slope := c.toward[2]
+	if p.Flat || slope < 0.2 || slope > 0.99 || len(s.m.Facets) == 0 {
+		return
+	}
+	const side = 192 // cells; the part takes the middle half
+	box := s.m.Bounds()
+	size := box.Size()
+	cell := 2 * max(size[0], size[1], size[2]/2) / side
+	low := box.Min[2]
+
+	from := newBuffer(side, side) // seen from below: nearer is lower
+	place := make([]vec, len(s.m.Vertices))
+	for i, v := range s.m.Vertices {
+		place[i] = vec{
+			float32((v[0]-c.centre[0])/cell + side/2), float32((v[1]-c.centre[1])/cell + side/2), float32((low - v[2]) / cell),
+		}
+	}
+	for f, t := range s.m.Facets {
+		from.fill(int32(f), place[t[0]], place[t[1]], place[t[2]], 0)
+	}
+	dark := make([]float32, side*side)
+	for i, z := range from.z {
+		dark[i] = float32(math.Exp(float64(z) / (side / 10))) // 0 where nothing is
+	}
+	for range 3 { // three means in a row are close to a Gaussian
+		dark = blur(dark, side, side/40)
+	}
+
+	s.shadow = make([]float32, p.Width*p.Height)
+	n := float64(p.Samples)
+	for y := range p.Height {
+		for x := range p.Width {
+			// The point of the screen's plane through the centre, and from there
+			// along the ray down to the plate.
+			right := ((float64(x)+0.5)*n - c.shift[0]) / c.scale
+			up := (c.shift[1] - (float64(y)+0.5)*n) / c.scale
+			at := c.centre.Add(c.right.Mul(right)).Add(c.up.Mul(up))
+			at = at.Sub(c.toward.Mul((at[2] - low) / slope))
+			u, v := (at[0]-c.centre[0])/cell+side/2-0.5, (at[1]-c.centre[1])/cell+side/2-0.5
+			i, j := int(math.Floor(u)), int(math.Floor(v))
+			if i < 0 || j < 0 || i >= side-1 || j >= side-1 {
+				continue
+			}
+			fu, fv := float32(u-float64(i)), float32(v-float64(j))
+			a, b := dark[j*side+i]*(1-fu)+dark[j*side+i+1]*fu, dark[(j+1)*side+i]*(1-fu)+dark[(j+1)*side+i+1]*fu
+			s.shadow[y*p.Width+x] = a*(1-fv) + b*fv
+		}
+	}
+}
+
+// blur is the mean over squares of 2·reach+1 cells, by rows and then by columns.
+func blur(in []float32, side, reach int) []float32 {
+	for range 2 {
+		out := make([]float32, len(in))
+		for y := range side {
+			var sum float32
+			for x := -reach; x < side; x++ {
+				if x+reach < side {
+					sum += in[y*side+x+reach]
+				}
+				if x-reach-1 >= 0 {
+					sum -= in[y*side+x-reach-1]
+				}
+				if x >= 0 {
+					out[x*side+y] = sum / float32(2*reach+1) // transposed
+				}
+			}
+		}
+		in = out
+	}
+	return in
+}
