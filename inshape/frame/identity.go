@@ -35,12 +35,16 @@ type Identity struct {
 	Party   string `json:"party,omitzero"` // whose things a customer sees: one subject for all of a company's people
 	// Modules is what the shop has, for the navigation of pages.
 	Modules []ModuleState `json:"modules,omitzero"`
+	// Front tells that the request came through the front, so that pages may
+	// link to what only the front has: the account, the administration.
+	Front bool `json:"front,omitzero"`
 }
 
 // ModuleState is one module as the front sees it.
 type ModuleState struct {
 	Name  string `json:"name"`
 	Title string `json:"title"`
+	Icon  string `json:"icon,omitzero"`
 	Up    bool   `json:"up"`
 }
 

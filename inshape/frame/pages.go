@@ -3,25 +3,29 @@ package frame
 import (
 	"bytes"
 	"embed"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"html/template"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 //go:embed pages/*.html
 var layoutFiles embed.FS
 
-//go:embed static
-var staticFiles embed.FS
-
 // pages renders a module's templates inside the frame's layout.
 type pages struct {
 	server *Server
 	byName map[string]*template.Template
+	policy string // Content-Security-Policy of every page
 }
 
 // View is what a template gets.
@@ -31,16 +35,24 @@ type View struct {
 	Logo   template.URL
 	Unit   string
 	Who    Identity
-	Module string // the one that the page belongs to, for the navigation
+	Module string // the one that the page belongs to
 	Path   string // of the request
+	At     string // the entry of the navigation that the page is below: /, /orders, /admin/users
+	Flash  *Flash // what the request before had to say
 	Data   any    // the module's own
+}
+
+// Flash is one line that the next page shows.
+type Flash struct {
+	Kind string `json:"kind,omitempty"` // good, warn, bad or nothing
+	Text string `json:"text"`
 }
 
 // newPages parses every template of the module together with the layout. A
 // template defines "main", and may use what files that begin with _ define.
 func newPages(s *Server) (*pages, error) {
-	p := &pages{server: s, byName: map[string]*template.Template{}}
-	layout, err := template.New("layout.html").Funcs(templateFuncs()).ParseFS(layoutFiles, "pages/layout.html", "pages/_*.html")
+	p := &pages{server: s, byName: map[string]*template.Template{}, policy: contentPolicy(s.Config.Logo)}
+	layout, err := template.New("layout.html").Funcs(templateFuncs(s.static)).ParseFS(layoutFiles, "pages/layout.html", "pages/_*.html")
 	if err != nil {
 		return nil, fmt.Errorf("parse layout: %w", err)
 	}
@@ -124,7 +136,10 @@ func (s *Server) render(w http.ResponseWriter, r *http.Request, status int, page
 	}
 	view := View{
 		Title: title, Shop: s.Config.Shop, Logo: template.URL(s.Config.Logo), Unit: s.Config.Unit, //nolint:gosec // the configuration was checked
-		Who: Who(r.Context()), Module: s.Module.Name, Path: r.URL.Path, Data: data,
+		Who: Who(r.Context()), Module: s.Module.Name, Path: r.URL.Path, At: entry(r.URL.Path), Data: data,
+	}
+	if part == "layout.html" {
+		view.Flash = takeFlash(w, r)
 	}
 	var out bytes.Buffer
 	if err := t.ExecuteTemplate(&out, part, view); err != nil {
@@ -134,15 +149,63 @@ func (s *Server) render(w http.ResponseWriter, r *http.Request, status int, page
 	header.Set("Content-Type", "text/html; charset=utf-8")
 	header.Set("Cache-Control", "no-store")
 	header.Add("Vary", "HX-Request")
-	header.Set("Content-Security-Policy", contentPolicy)
+	header.Set("Content-Security-Policy", s.pages.policy)
 	w.WriteHeader(status)
 	_, _ = out.WriteTo(w) // the client is gone if this cannot be written
 	return nil
 }
 
-// contentPolicy lets pages use what the shop itself serves, and pictures.
-const contentPolicy = "default-src 'self'; img-src 'self' data: blob: https:; style-src 'self' 'unsafe-inline'; " +
-	"script-src 'self'; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+// contentPolicy lets pages use what the shop itself serves, and its logo. No
+// script stands in a page; style attributes may, for widths and the like.
+func contentPolicy(logo string) string {
+	pictures := "img-src 'self' data: blob:"
+	if u, err := url.Parse(logo); err == nil && u.Scheme == "https" {
+		pictures += " https://" + u.Host
+	}
+	return "default-src 'self'; " + pictures + "; style-src 'self'; style-src-attr 'unsafe-inline'; script-src 'self'; " +
+		"worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+}
+
+// entry is the entry of the navigation that a path is below.
+func entry(path string) string {
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	if parts[0] == "admin" && len(parts) > 1 {
+		return "/admin/" + parts[1]
+	}
+	return "/" + parts[0]
+}
+
+// flashCookie carries a Flash from an answer to the page that comes next.
+const flashCookie = "inshape_flash"
+
+// Flash gives the next page that the reader sees a line to show: "Saved". To be
+// called before the answer, which is usually a redirect.
+func (s *Server) Flash(w http.ResponseWriter, kind, format string, args ...any) {
+	text, err := json.Marshal(Flash{Kind: kind, Text: fmt.Sprintf(format, args...)})
+	if err != nil || len(text) > 2000 {
+		return // not worth an error: the page shows what is
+	}
+	http.SetCookie(w, &http.Cookie{
+		Name: flashCookie, Value: base64.RawURLEncoding.EncodeToString(text), Path: "/", MaxAge: 60, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
+}
+
+func takeFlash(w http.ResponseWriter, r *http.Request) *Flash {
+	cookie, err := r.Cookie(flashCookie)
+	if err != nil {
+		return nil
+	}
+	http.SetCookie(w, &http.Cookie{Name: flashCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	text, err := base64.RawURLEncoding.DecodeString(cookie.Value)
+	if err != nil {
+		return nil
+	}
+	var flash Flash
+	if json.Unmarshal(text, &flash) != nil || !slices.Contains([]string{"", "good", "warn", "bad"}, flash.Kind) {
+		return nil
+	}
+	return &flash
+}
 
 func (p *pages) fail(w http.ResponseWriter, r *http.Request, problem *Problem) {
 	if err := p.server.render(w, r, problem.Status, "error.html", "layout.html", problem.Title, problem); err != nil {
@@ -158,30 +221,15 @@ func (s *Server) documented(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// static serves the frame's files, and the module's below its name.
-func (s *Server) static() http.Handler {
-	mux := http.NewServeMux()
-	own, err := fs.Sub(staticFiles, "static")
-	if err != nil {
-		panic(err) // the folder is compiled in
-	}
-	mux.Handle("GET /static/", http.StripPrefix("/static/", http.FileServerFS(own)))
-	if s.Module.Static != nil {
-		prefix := "/static/" + s.Module.Name + "/"
-		mux.Handle("GET "+prefix, http.StripPrefix(prefix, http.FileServerFS(s.Module.Static)))
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "public, max-age=300")
-		mux.ServeHTTP(w, r)
-	})
-}
-
 // templateFuncs are what every template may use.
-func templateFuncs() template.FuncMap {
+func templateFuncs(files *files) template.FuncMap {
 	return template.FuncMap{
 		"date":     func(t time.Time) string { return t.Format("2 Jan 2006") },
 		"datetime": func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") },
 		"rfc3339":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"icon":     icon,
+		"static":   files.address,
+		"initials": initials,
 		"dict": func(pairs ...any) (map[string]any, error) {
 			m := map[string]any{}
 			for i := 0; i+1 < len(pairs); i += 2 {
@@ -194,4 +242,31 @@ func templateFuncs() template.FuncMap {
 			return m, nil
 		},
 	}
+}
+
+//go:embed icons/*.svg
+var iconFiles embed.FS
+
+// icon is one of the frame's pictures, to stand in a page. It says nothing to
+// those who do not see it: words stand beside it, or an aria-label around it.
+func icon(name string) (template.HTML, error) {
+	text, err := iconFiles.ReadFile("icons/" + name + ".svg")
+	if err != nil {
+		return "", fmt.Errorf("icon %q: there is none of that name", name)
+	}
+	return template.HTML(strings.Replace(strings.TrimSpace(string(text)), "<svg ", `<svg class="icon" aria-hidden="true" `, 1)), nil //nolint:gosec // compiled in
+}
+
+// initials are the first letters of up to two words of a name.
+func initials(name string) string {
+	var letters []rune
+	for word := range strings.FieldsSeq(name) {
+		if first, _ := utf8.DecodeRuneInString(word); unicode.IsLetter(first) || unicode.IsDigit(first) {
+			letters = append(letters, unicode.ToUpper(first))
+		}
+	}
+	if len(letters) > 2 {
+		letters = []rune{letters[0], letters[len(letters)-1]}
+	}
+	return string(letters)
 }

@@ -38,6 +38,7 @@ type Module struct {
 	Migrations fs.FS  // of its store; nil: it has no tables of its own
 	Pages      fs.FS  // its templates, *.html; nil: it has no pages
 	Static     fs.FS  // its files under /static/NAME/; nil: none
+	Icon       string // in the navigation: a name from frame/icons; default box
 	// Set adds what the module does: operations, pages, loops. It starts nothing.
 	Set func(*Server) error
 }
@@ -52,6 +53,7 @@ type Server struct {
 	Metrics *prometheus.Registry
 
 	pages   *pages
+	static  *files
 	mux     *http.ServeMux // everything, in the end
 	inside  *http.ServeMux // for known callers
 	handler http.Handler
@@ -85,6 +87,9 @@ func New(ctx context.Context, m Module, c Config, log *slog.Logger) (*Server, er
 		}, []string{"route", "status"}),
 	}
 	s.Metrics.MustRegister(s.timings, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if s.static, err = newFiles(m); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
 	if s.pages, err = newPages(s); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -124,7 +129,7 @@ func (s *Server) mount() {
 	s.mux.HandleFunc("GET "+s.Base()+"/docs", s.documented)
 	s.mux.HandleFunc("GET /healthz", s.health)
 	s.mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
-	s.mux.Handle("GET /static/", s.static())
+	s.mux.Handle("GET /static/", s.static)
 	s.inside.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.Fail(w, r, NotFound("there is nothing at %s", r.URL.Path))
 	})
@@ -205,7 +210,7 @@ func (s *Server) Close() error { return s.Store.Close() }
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
 	defer cancel()
-	status := Health{Module: s.Module.Name, Title: s.Module.Title, Version: Version()}
+	status := Health{Module: s.Module.Name, Title: s.Module.Title, Icon: s.Module.Icon, Version: Version()}
 	err := s.Store.read.PingContext(ctx)
 	for _, check := range s.ready {
 		err = errors.Join(err, check(ctx))
@@ -223,6 +228,7 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 type Health struct {
 	Module  string `json:"module"`
 	Title   string `json:"title"`
+	Icon    string `json:"icon,omitempty"`
 	Version string `json:"version"`
 	Trouble string `json:"trouble,omitempty"`
 }
