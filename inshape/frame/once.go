@@ -67,6 +67,15 @@ func Once[T any](ctx context.Context, s *Store, do func(*Tx) (T, error)) (T, err
 	return result, err
 }
 
+// WithKey gives a form's submission the key that the form was made with, so that
+// Once does it once however often it is sent.
+func WithKey(ctx context.Context, key, request string) context.Context {
+	if key == "" {
+		return ctx
+	}
+	return withOnce(ctx, key, "FORM", request, nil)
+}
+
 // withOnce takes note of a request's Idempotency-Key and of what it asks.
 func withOnce(ctx context.Context, key, method, path string, body []byte) context.Context {
 	sum := sha256.New()

@@ -52,7 +52,7 @@ type Flash struct {
 // template defines "main", and may use what files that begin with _ define.
 func newPages(s *Server) (*pages, error) {
 	p := &pages{server: s, byName: map[string]*template.Template{}, policy: contentPolicy(s.Config.Logo)}
-	layout, err := template.New("layout.html").Funcs(templateFuncs(s.static)).ParseFS(layoutFiles, "pages/layout.html", "pages/_*.html")
+	layout, err := template.New("layout.html").Funcs(templateFuncs(s.static)).Funcs(s.Module.Funcs).ParseFS(layoutFiles, "pages/layout.html", "pages/_*.html")
 	if err != nil {
 		return nil, fmt.Errorf("parse layout: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"html/template"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -38,7 +39,9 @@ type Module struct {
 	Migrations fs.FS  // of its store; nil: it has no tables of its own
 	Pages      fs.FS  // its templates, *.html; nil: it has no pages
 	Static     fs.FS  // its files under /static/NAME/; nil: none
-	Icon       string // in the navigation: a name from frame/icons; default box
+	// Funcs are what its templates may use beside the frame's.
+	Funcs template.FuncMap
+	Icon  string // in the navigation: a name from frame/icons; default box
 	// Set adds what the module does: operations, pages, loops. It starts nothing.
 	Set func(*Server) error
 }
@@ -218,10 +221,10 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		s.Log.Warn("not healthy", "error", err)
 		status.Trouble = "not ready"
-		writeJSON(w, http.StatusServiceUnavailable, status)
+		WriteJSON(w, http.StatusServiceUnavailable, status)
 		return
 	}
-	writeJSON(w, http.StatusOK, status)
+	WriteJSON(w, http.StatusOK, status)
 }
 
 // Health is the answer of /healthz: 200, or 503 with the trouble.
