@@ -1,50 +1,76 @@
 package mesh
 
 import (
+	"cmp"
+	"context"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 )
 
-// SelfIntersections gives pairs of facets that cross each other, in order, at
-// most limit of them. Neighbours that share an edge and coplanar overlaps are
-// not looked at. O(n log n) plus the pairs whose boxes meet.
+// SelfIntersections gives pairs of facets that cross or lie on each other, in
+// order, at most limit of them. Facets that meet along edges or in a point
+// only touch; an edge that lies across the inside of a facet counts. The test
+// is exact. O(n log n) plus the pairs whose boxes meet, on all CPUs.
 func (b *BVH) SelfIntersections(limit int) [][2]int32 {
+	limit = max(limit, 0)
+	met, _ := b.meetings(context.Background(), limit, (*contact).crossing) // it ends by itself
+	pairs := make([][2]int32, 0, min(len(met), limit))
+	for _, m := range met[:min(len(met), limit)] {
+		pairs = append(pairs, m.pair)
+	}
+	return pairs
+}
+
+// meeting is a pair of facets in contact.
+type meeting struct {
+	pair [2]int32
+	contact
+}
+
+// meetings gives the pairs of facets whose contact is wanted, in order; it stops
+// somewhere above limit. Facets without area take no part.
+func (b *BVH) meetings(ctx context.Context, limit int, wanted func(*contact) bool) ([]meeting, error) {
 	m := b.mesh
 	var mu sync.Mutex // guards found
-	var found [][2]int32
+	var found []meeting
 	var next, total atomic.Int64
 	const block = 256
 	parallel(runtime.GOMAXPROCS(0), func(int) {
-		var mine [][2]int32
-		for {
+		var mine []meeting
+		stack := make([]int32, 0, 64)
+		for ctx.Err() == nil {
 			from := int(next.Add(block)) - block
-			if from >= len(m.Facets) || total.Load() > int64(max(limit, 0)) {
+			if from >= len(m.Facets) || total.Load() > int64(limit) {
 				break
 			}
+			before := len(mine)
 			for f := from; f < min(from+block, len(m.Facets)); f++ {
-				before := len(mine)
-				mine = b.crossing(int32(f), mine)
-				total.Add(int64(len(mine) - before))
+				mine = b.met(int32(f), stack, mine, wanted)
 			}
+			total.Add(int64(len(mine) - before))
 		}
 		mu.Lock()
 		defer mu.Unlock()
 		found = append(found, mine...)
 	})
-	slices.SortFunc(found, func(a, b [2]int32) int { return slices.Compare(a[:], b[:]) })
-	return found[:min(len(found), max(limit, 0))]
+	slices.SortFunc(found, func(a, b meeting) int {
+		return cmp.Or(cmp.Compare(a.pair[0], b.pair[0]), cmp.Compare(a.pair[1], b.pair[1]))
+	})
+	return found, context.Cause(ctx)
 }
 
-func (b *BVH) crossing(f int32, found [][2]int32) [][2]int32 {
+// met appends f's meetings with later facets.
+func (b *BVH) met(f int32, stack []int32, found []meeting, wanted func(*contact) bool) []meeting {
 	m := b.mesh
 	p, q, r := m.Corners(int(f))
-	var box Box
-	for k := range 3 {
-		box.Min[k], box.Max[k] = min(p[k], q[k], r[k]), max(p[k], q[k], r[k])
+	corners := [3]Vec{p, q, r}
+	if projection(&corners) < 0 || len(b.nodes) == 0 {
+		return found
 	}
-	stack := make([]int32, 1, 64)
+	box := around(&corners)
+	stack = append(stack[:0], 0)
 	for len(stack) > 0 {
 		n := &b.nodes[stack[len(stack)-1]]
 		stack = stack[:len(stack)-1]
@@ -56,57 +82,27 @@ func (b *BVH) crossing(f int32, found [][2]int32) [][2]int32 {
 			continue
 		}
 		for _, g := range b.order[n.from:n.to] {
-			if g > f && m.cross(f, g) {
-				found = append(found, [2]int32{f, g})
+			if g <= f {
+				continue
+			}
+			p, q, r := m.Corners(int(g))
+			other := [3]Vec{p, q, r}
+			if !around(&other).meets(box) || projection(&other) < 0 {
+				continue
+			}
+			if c := touch(&corners, &other); wanted(&c) {
+				found = append(found, meeting{[2]int32{f, g}, c})
 			}
 		}
 	}
 	return found
 }
 
-// cross tells whether an edge of one facet passes through the inside of the
-// other. Edges that end in a vertex of the other facet cannot.
-func (m *Mesh) cross(f, g int32) bool {
-	shared := 0
-	for _, v := range m.Facets[f] {
-		if slices.Contains(m.Facets[g][:], v) {
-			shared++
-		}
+// around is the box around three points.
+func around(p *[3]Vec) (b Box) {
+	for k := range 3 {
+		b.Min[k] = min(p[0][k], p[1][k], p[2][k])
+		b.Max[k] = max(p[0][k], p[1][k], p[2][k])
 	}
-	if shared > 1 {
-		return false
-	}
-	for range 2 {
-		for k := range 3 {
-			a, b := m.Facets[f][k], m.Facets[f][(k+1)%3]
-			if slices.Contains(m.Facets[g][:], a) || slices.Contains(m.Facets[g][:], b) {
-				continue
-			}
-			if m.pierces(m.Vertices[a], m.Vertices[b], g) {
-				return true
-			}
-		}
-		f, g = g, f
-	}
-	return false
-}
-
-// pierces compares signed volumes: p and q lie on opposite sides of g's plane
-// and the line pq passes its three edges on the same side (Ericson 2005, 5.3.4).
-func (m *Mesh) pierces(p, q Vec, g int32) bool {
-	a, b, c := m.Corners(int(g))
-	n := b.Sub(a).Cross(c.Sub(a))
-	above, below := p.Sub(a).Dot(n), q.Sub(a).Dot(n)
-	small := 1e-12 * n.Len() * (1 + p.Sub(a).Len() + q.Sub(a).Len())
-	if above > below {
-		above, below = below, above
-	}
-	if !(above < -small && below > small) {
-		return false
-	}
-	d := q.Sub(p)
-	u := d.Dot(a.Sub(p).Cross(b.Sub(p)))
-	v := d.Dot(b.Sub(p).Cross(c.Sub(p)))
-	w := d.Dot(c.Sub(p).Cross(a.Sub(p)))
-	return (u > 0 && v > 0 && w > 0) || (u < 0 && v < 0 && w < 0)
+	return b
 }
