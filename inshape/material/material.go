@@ -1,6 +1,11 @@
 package material
 
-import "inshape/price"
+import (
+	"fmt"
+	"image/color"
+
+	"inshape/price"
+)
 
 // The names in a set. They are made of a-z, 0-9 and hyphens.
 type (
@@ -111,3 +116,13 @@ func (s *Set) Find(id ID) (Material, bool) {
 
 // Weight is the weight of a part of volume mm³, in grams.
 func (m Material) Weight(volume float64) float64 { return m.Density * volume / 1000 }
+
+// NRGBA is the colour for pictures.
+func (c Colour) NRGBA() color.NRGBA {
+	var n color.NRGBA
+	if _, err := fmt.Sscanf(c.Hex, "#%02x%02x%02x", &n.R, &n.G, &n.B); err != nil {
+		return n // a set that was read has none like this
+	}
+	n.A = 0xff
+	return n
+}

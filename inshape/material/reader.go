@@ -112,7 +112,9 @@ func (o *object) name(key string) string {
 	return o.path + "." + key
 }
 
+// has tells whether an optional mapping is there.
 func (o *object) has(key string) bool {
+	o.asked[key] = true
 	_, ok := o.fields[key]
 	return ok
 }
@@ -226,7 +228,8 @@ func (o *object) decimal(key string, scale int, lo, hi int64) decimal.Decimal {
 		o.refuse(key, "%.40q is no number; write one like 0.28", s)
 		return decimal.Decimal{}
 	}
-	if d.Trim(0).Scale() > scale || d.Less(decimal.MustNew(lo, 0)) || decimal.MustNew(hi, 0).Less(d) {
+	d = d.Trim(0)
+	if d.Scale() > scale || d.Less(decimal.MustNew(lo, 0)) || decimal.MustNew(hi, 0).Less(d) {
 		o.refuse(key, "%s will not do; write a number from %d to %d with at most %d decimals", s, lo, hi, scale)
 		return decimal.Decimal{}
 	}

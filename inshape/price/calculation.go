@@ -59,10 +59,13 @@ func (c *calculation) order(t Tariff, unit decimal.Decimal, quantity int, rush *
 		})
 	}
 	if rush != nil {
-		sum, more := c.sum(lines), c.add(rush.Factor, one.Neg())
-		l := c.share(Rushed, more, sum)
-		l.Text = fmt.Sprintf("%s, %d working days: %s", rush.Title, rush.Days, l.Text)
-		lines = append(lines, l)
+		sum := c.sum(lines)
+		percent := c.exact(c.add(rush.Factor, one.Neg()).MulExact(hundred, rush.Factor.Scale())).Trim(0)
+		amount := c.times(c.hundredth(percent), sum)
+		lines = append(lines, Line{
+			Code: Rushed, Quantity: percent, Unit: "%", Rate: sum, Amount: amount,
+			Text: fmt.Sprintf("%s, %s %% of %s = %s", rush.Title, percent, c.money(sum), c.money(amount)),
+		})
 	}
 	return lines
 }
@@ -71,7 +74,7 @@ func (c *calculation) order(t Tariff, unit decimal.Decimal, quantity int, rush *
 func (c *calculation) discount(list decimal.Decimal, b Break) Line {
 	// What is left is rounded, not what is taken off: so a higher break never
 	// leaves a higher price.
-	left := c.share(Discount, c.quotient(c.add(hundred, b.Off.Neg())), list).Amount
+	left := c.times(c.hundredth(c.add(hundred, b.Off.Neg())), list)
 	amount := c.add(left, list.Neg())
 	return Line{
 		Code: Discount, Quantity: b.Off, Unit: "%", Rate: list.Neg(), Amount: amount,
@@ -79,23 +82,20 @@ func (c *calculation) discount(list decimal.Decimal, b Break) Line {
 	}
 }
 
-// line is quantity times rate, rounded.
+// line is quantity times rate, rounded. A unit makes it a measure, none a count.
 func (c *calculation) line(code Code, name string, quantity decimal.Decimal, unit string, rate decimal.Decimal) Line {
 	l := Line{Code: code, Quantity: quantity, Unit: unit, Rate: rate, Amount: c.times(quantity, rate)}
-	if unit != "" {
-		unit = " " + unit
+	switch {
+	case unit != "":
+		l.Text = fmt.Sprintf("%s %s %s × %s = %s", name, quantity, unit, c.money(rate), c.money(l.Amount))
+	case quantity.IsOne() && rate.Equal(l.Amount):
+		l.Text = fmt.Sprintf("%s %s", name, c.money(l.Amount))
+	default:
+		l.Text = fmt.Sprintf("%s %s × %s = %s", name, quantity, c.money(rate), c.money(l.Amount))
 	}
-	l.Text = fmt.Sprintf("%s %s%s × %s = %s", name, quantity, unit, c.money(rate), c.money(l.Amount))
 	return l
 }
 
-// share is a part of an amount, rounded.
-func (c *calculation) share(code Code, part, of decimal.Decimal) Line {
-	l := Line{Code: code, Quantity: c.exact(part.MulExact(hundred, part.Scale())), Unit: "%", Rate: of, Amount: c.times(part, of)}
-	l.Quantity = l.Quantity.Trim(0)
-	l.Text = fmt.Sprintf("%s %% of %s = %s", l.Quantity, c.money(of), c.money(l.Amount))
-	return l
-}
 
 // times is the product of two numbers that are not negative, rounded half up to
 // the currency's digits.
@@ -108,8 +108,8 @@ func (c *calculation) times(a, b decimal.Decimal) decimal.Decimal {
 	return c.add(down, decimal.MustNew(1, c.digits))
 }
 
-// quotient is percent/100, exactly.
-func (c *calculation) quotient(percent decimal.Decimal) decimal.Decimal {
+// hundredth is percent/100, exactly.
+func (c *calculation) hundredth(percent decimal.Decimal) decimal.Decimal {
 	return c.exact(percent.MulExact(decimal.MustNew(1, 2), percent.Scale()+2))
 }
 

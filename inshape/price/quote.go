@@ -36,12 +36,14 @@ const (
 	Rushed  Code = "rush"
 )
 
-// Line is one reason to pay, or to pay less.
+// Line is one reason to pay, or to pay less: Quantity times Rate, rounded. The
+// amount of a discount is what rounding what is left gives, so it may differ by
+// the least coin from its percentage.
 type Line struct {
 	Code     Code            `json:"code"`
 	Text     string          `json:"text"` // the whole line for a person: material 12.314 cm³ × 0.28 EUR = 3.45 EUR
 	Quantity decimal.Decimal `json:"quantity"`
-	Unit     string          `json:"unit,omitempty"` // of Quantity: cm³, cm², %, or empty for a count
+	Unit     string          `json:"unit,omitempty"` // of Quantity: cm³, cm², % of Rate, or empty for a count
 	Rate     decimal.Decimal `json:"rate"`           // per Unit
 	Amount   decimal.Decimal `json:"amount"`         // rounded
 }

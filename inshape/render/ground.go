@@ -35,26 +35,36 @@ func (s *scene) ground() {
 		dark = blur(dark, side, side/40)
 	}
 
+	// The cell of the plate that a pixel shows is an affine function of the pixel:
+	// from the screen's plane through the centre along the ray down to the plate.
+	cellOf := func(x, y float64) (u, v float64) {
+		n := float64(p.Samples)
+		at := c.centre.Add(c.right.Mul((x*n - c.shift[0]) / c.scale)).Add(c.up.Mul((c.shift[1] - y*n) / c.scale))
+		at = at.Sub(c.toward.Mul((at[2] - low) / slope))
+		return (at[0]-c.centre[0])/cell + side/2 - 0.5, (at[1]-c.centre[1])/cell + side/2 - 0.5
+	}
+	u0, v0 := cellOf(0.5, 0.5)
+	ux, vx := cellOf(1.5, 0.5)
+	uy, vy := cellOf(0.5, 1.5)
 	s.shadow = make([]float32, p.Width*p.Height)
-	n := float64(p.Samples)
 	for y := range p.Height {
+		u, v := u0+float64(y)*(uy-u0), v0+float64(y)*(vy-v0)
 		for x := range p.Width {
-			// The point of the screen's plane through the centre, and from there
-			// along the ray down to the plate.
-			right := ((float64(x)+0.5)*n - c.shift[0]) / c.scale
-			up := (c.shift[1] - (float64(y)+0.5)*n) / c.scale
-			at := c.centre.Add(c.right.Mul(right)).Add(c.up.Mul(up))
-			at = at.Sub(c.toward.Mul((at[2] - low) / slope))
-			u, v := (at[0]-c.centre[0])/cell+side/2-0.5, (at[1]-c.centre[1])/cell+side/2-0.5
-			i, j := int(math.Floor(u)), int(math.Floor(v))
-			if i < 0 || j < 0 || i >= side-1 || j >= side-1 {
-				continue
-			}
-			fu, fv := float32(u-float64(i)), float32(v-float64(j))
-			a, b := dark[j*side+i]*(1-fu)+dark[j*side+i+1]*fu, dark[(j+1)*side+i]*(1-fu)+dark[(j+1)*side+i+1]*fu
-			s.shadow[y*p.Width+x] = a*(1-fv) + b*fv
+			s.shadow[y*p.Width+x] = lookUp(dark, side, u+float64(x)*(ux-u0), v+float64(x)*(vx-v0))
 		}
 	}
+}
+
+// lookUp interpolates between the cells around u, v; 0 outside.
+func lookUp(cells []float32, side int, u, v float64) float32 {
+	if u < 0 || v < 0 || u >= float64(side-1) || v >= float64(side-1) {
+		return 0
+	}
+	i, j := int(u), int(v)
+	fu, fv := float32(u-float64(i)), float32(v-float64(j))
+	row := cells[j*side+i:]
+	a, b := row[0]*(1-fu)+row[1]*fu, row[side]*(1-fu)+row[side+1]*fu
+	return a*(1-fv) + b*fv
 }
 
 // blur is the mean over squares of 2·reach+1 cells, by rows and then by columns.

@@ -121,8 +121,9 @@ func (s *scene) normal(facet int32, x, y float32) (n vec, inside bool) {
 	if area == 0 {
 		return s.normals.flat[facet], false
 	}
-	v := min(max(((x-p[0])*(r[1]-p[1])-(r[0]-p[0])*(y-p[1]))/area, 0), 1)
-	w := min(max(((q[0]-p[0])*(y-p[1])-(x-p[0])*(q[1]-p[1]))/area, 0), 1-v)
+	area = 1 / area
+	v := min(max(((x-p[0])*(r[1]-p[1])-(r[0]-p[0])*(y-p[1]))*area, 0), 1)
+	w := min(max(((q[0]-p[0])*(y-p[1])-(x-p[0])*(q[1]-p[1]))*area, 0), 1-v)
 	u := 1 - v - w
 	for k := range n {
 		n[k] = u*c[0][k] + v*c[1][k] + w*c[2][k]

@@ -41,23 +41,22 @@ var gamma = func() (t [4097]uint8) {
 func encode(light float32) uint8 { return gamma[int(min(max(light, 0), 1)*4096+0.5)] }
 
 // shine gives the light that a surface with normal n sends to the viewer: what
-// it scatters, as a factor on its colour, and the gloss on top.
+// it scatters, as a factor on its colour, and the gloss on top, which is what
+// shows the shape of a dark part.
 func shine(n vec, open float32) (scattered, gloss float32) {
-	ambient := 0.34 + 0.14*n[1]
-	direct := max((n.dot(key)+0.12)/1.12, 0) * 0.72
-	side := max(n.dot(fill), 0) * 0.16
+	direct := max((n.dot(key)+0.12)/1.12, 0) * 0.86
+	ambient := 0.27 + 0.13*n[1] + max(n.dot(fill), 0)*0.15
 	edge := 1 - max(n[2], 0)
-	ambient += 0.10 * edge * edge * edge
+	edge *= edge * edge
 	h := max(n.dot(half), 0)
-	h *= h
-	h *= h
-	h *= h
-	h *= h
-	h *= h // to the 32nd
-	return (ambient+side)*open + direct*(0.55+0.45*open), 0.10 * h * open
+	for range 5 {
+		h *= h // to the 32nd
+	}
+	gloss = 0.13*h + 0.018*(1+n[1]) + 0.05*edge
+	return (ambient+0.08*edge)*open + direct*(0.55+0.45*open), gloss * open
 }
 
-// develop shades all samples and makes pixels of them.
+// develop shades the samples and makes pixels of them.
 func (s *scene) develop() *image.NRGBA {
 	p, b := s.p, &s.samples
 	img := image.NewNRGBA(image.Rect(0, 0, p.Width, p.Height))
@@ -65,16 +64,23 @@ func (s *scene) develop() *image.NRGBA {
 	for y := range p.Height {
 		for x := range p.Width {
 			at := y*p.Width + x
-			var light vec
+			var light, c vec
 			var cover float32
+			last := int32(-1) // one facet is shaded once in a pixel
 			for j := y * n; j < (y+1)*n; j++ {
 				for i := x * n; i < (x+1)*n; i++ {
 					f := b.facet[j*b.w+i]
 					if f < 0 {
 						continue
 					}
-					c := s.sample(f, i, j, s.open[at])
-					light = vec{light[0] + c[0], light[1] + c[1], light[2] + c[2]}
+					if f != last {
+						c, last = s.shade(f, float32(i)+0.5, float32(j)+0.5, s.open[at]), f
+					}
+					ink := float32(1)
+					if s.edge[j*b.w+i] {
+						ink = 0.42
+					}
+					light = vec{light[0] + ink*c[0], light[1] + ink*c[1], light[2] + ink*c[2]}
 					cover++
 				}
 			}
@@ -91,20 +97,17 @@ func (s *scene) develop() *image.NRGBA {
 	return img
 }
 
-// sample gives the light of the sample i, j, which shows facet f.
-func (s *scene) sample(f int32, i, j int, open float32) vec {
+// shade gives the light that facet f sends from the sample position x, y.
+func (s *scene) shade(f int32, x, y, open float32) vec {
 	base := s.p.Colour
 	if s.p.Facets != nil {
 		base = s.p.Facets[f]
 	}
-	normal, inside := s.normal(f, float32(i)+0.5, float32(j)+0.5)
+	normal, inside := s.normal(f, x, y)
 	scattered, gloss := shine(normal, open)
 	if inside {
 		// What should not be seen, as through a hole, is dark and reddish.
 		base, gloss = color.NRGBA{0x8c, 0x4a, 0x52, 0xff}, 0
-	}
-	if s.edge[j*s.samples.w+i] {
-		scattered, gloss = scattered*0.45, 0
 	}
 	return vec{linear[base.R]*scattered + gloss, linear[base.G]*scattered + gloss, linear[base.B]*scattered + gloss}
 }
@@ -116,8 +119,11 @@ func (s *scene) compose(light vec, cover, shade float32) color.NRGBA {
 	// The ground: black with opacity shade over the background.
 	ground := alpha + shade*(1-alpha)
 	total := cover + (1-cover)*ground
-	if total == 0 {
+	switch {
+	case total == 0:
 		return color.NRGBA{}
+	case cover == 0 && shade == 0:
+		return back
 	}
 	blend := func(part float32, behind uint8) uint8 {
 		under := linear[behind] * alpha * (1 - shade)

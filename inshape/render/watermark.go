@@ -33,7 +33,7 @@ func watermark(img *image.NRGBA, text string) error {
 	d.DrawString(text)
 
 	sin, cos := math.Sincos(-28 * math.Pi / 180)
-	across, down := float64(wide+3*high), 3.2*float64(high)
+	across, down := float64(wide+3*high), 2.7*float64(high)
 	at := func(x, y float64) float32 {
 		u, v := x*cos+y*sin, y*cos-x*sin
 		row := math.Floor(v / down)
@@ -47,7 +47,7 @@ func watermark(img *image.NRGBA, text string) error {
 			fx, fy := float64(x), float64(y)
 			letter, rim := at(fx, fy), at(fx-1, fy-1)
 			over(img, x, y, [3]uint8{0, 0, 0}, 0.30*max(rim-letter, 0))
-			over(img, x, y, [3]uint8{255, 255, 255}, 0.42*letter)
+			over(img, x, y, [3]uint8{255, 255, 255}, 0.5*letter)
 		}
 	}
 	return nil
