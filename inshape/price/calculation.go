@@ -96,7 +96,6 @@ func (c *calculation) line(code Code, name string, quantity decimal.Decimal, uni
 	return l
 }
 
-
 // times is the product of two numbers that are not negative, rounded half up to
 // the currency's digits.
 func (c *calculation) times(a, b decimal.Decimal) decimal.Decimal {
