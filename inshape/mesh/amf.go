@@ -2,9 +2,6 @@ package mesh
 
 import (
 	"bytes"
-	"encoding/xml"
-	"errors"
-	"io"
 	"math"
 	"strings"
 )
@@ -37,24 +34,18 @@ func parseAMF(data []byte, o Options) (*Model, error) {
 		return nil, err
 	}
 	r := &amfReader{doc: doc, model: &Model{Format: AMF, Mesh: &Mesh{}}, objects: map[string]*amfObject{}, instances: map[string][]amfInstance{}}
-	for {
-		token, err := doc.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		e, ok := token.(xml.StartElement)
-		if !ok {
-			continue
-		}
-		if e.Name.Local != "amf" {
-			return nil, doc.refuse(WrongMagic, "the root is %.40q, not amf", e.Name.Local)
-		}
-		if err := r.root(e); err != nil {
-			return nil, err
-		}
+	e, err := doc.root()
+	if err != nil {
+		return nil, err
+	}
+	if !e.is("", "amf") {
+		return nil, doc.refuse(WrongMagic, "the root is %.40q, not amf", e.local)
+	}
+	if err := r.root(e); err != nil {
+		return nil, err
+	}
+	if err := doc.finish(); err != nil {
+		return nil, err
 	}
 	return r.model, r.build(o)
 }
@@ -78,17 +69,18 @@ type amfInstance struct {
 	transform Transform
 }
 
-func (r *amfReader) root(e xml.StartElement) error {
+func (r *amfReader) root(e *element) error {
 	r.model.Unit = Millimetre // ISO/ASTM 52915: the default
-	if unit, ok := attribute(e, "", "unit"); ok {
-		r.model.Unit = Unit(strings.ToLower(unit))
+	if unit, ok := e.get("", "unit"); ok {
+		r.model.Unit = Unit(strings.ToLower(string(unit)))
 		if r.model.Unit == "feet" { // AMF's own name for it
 			r.model.Unit = Foot
 		}
 	}
-	return r.doc.children(func(e xml.StartElement) error {
-		id, _ := attribute(e, "", "id")
-		switch e.Name.Local {
+	return r.doc.children(func(e *element) error {
+		value, _ := e.get("", "id")
+		id := string(value)
+		switch string(e.local) {
 		case "object":
 			if r.objects[id] != nil {
 				return r.doc.refuse(Invalid, "object %.40q is there twice", id)
@@ -103,12 +95,13 @@ func (r *amfReader) root(e xml.StartElement) error {
 			}
 			r.instances[id] = []amfInstance{}
 			r.stars = append(r.stars, id)
-			return r.doc.children(func(e xml.StartElement) error {
-				if e.Name.Local != "instance" {
+			return r.doc.children(func(e *element) error {
+				if string(e.local) != "instance" {
 					return nil
 				}
 				i := amfInstance{}
-				i.object, _ = attribute(e, "", "objectid")
+				object, _ := e.get("", "objectid")
+				i.object = string(object)
 				var err error
 				i.transform, err = r.placement()
 				r.instances[id] = append(r.instances[id], i)
@@ -120,18 +113,18 @@ func (r *amfReader) root(e xml.StartElement) error {
 }
 
 func (r *amfReader) object(o *amfObject) error {
-	return r.doc.children(func(e xml.StartElement) error {
-		switch e.Name.Local {
+	return r.doc.children(func(e *element) error {
+		switch string(e.local) {
 		case "metadata":
-			if kind, _ := attribute(e, "", "type"); kind == "name" {
-				var err error
-				o.name, err = r.doc.text()
+			if kind, _ := e.get("", "type"); string(kind) == "name" {
+				name, err := r.doc.content()
+				o.name = string(name)
 				return err
 			}
 		case "mesh":
 			base := len(o.mesh.Vertices)
-			return r.doc.children(func(e xml.StartElement) error {
-				switch e.Name.Local {
+			return r.doc.children(func(e *element) error {
+				switch string(e.local) {
 				case "vertices":
 					return r.vertices(&o.mesh)
 				case "volume":
@@ -145,14 +138,14 @@ func (r *amfReader) object(o *amfObject) error {
 }
 
 func (r *amfReader) vertices(m *Mesh) error {
-	return r.doc.children(func(e xml.StartElement) error {
-		if e.Name.Local != "vertex" {
+	return r.doc.children(func(e *element) error {
+		if string(e.local) != "vertex" {
 			return nil
 		}
 		p := Vec{math.NaN(), math.NaN(), math.NaN()}
 		found := 0
-		err := r.doc.children(func(e xml.StartElement) error {
-			if e.Name.Local != "coordinates" {
+		err := r.doc.children(func(e *element) error {
+			if string(e.local) != "coordinates" {
 				return nil
 			}
 			return r.numbers([]string{"x", "y", "z"}, func(k int, x float64) { p[k] = x; found++ })
@@ -171,8 +164,8 @@ func (r *amfReader) vertices(m *Mesh) error {
 }
 
 func (r *amfReader) volume(m *Mesh, base int) error {
-	return r.doc.children(func(e xml.StartElement) error {
-		if e.Name.Local != "triangle" {
+	return r.doc.children(func(e *element) error {
+		if string(e.local) != "triangle" {
 			return nil
 		}
 		var f Facet
@@ -222,16 +215,16 @@ func (r *amfReader) placement() (Transform, error) {
 
 // numbers reads the children of the names as numbers.
 func (r *amfReader) numbers(names []string, got func(k int, x float64)) error {
-	return r.doc.children(func(e xml.StartElement) error {
+	return r.doc.children(func(e *element) error {
 		for k, name := range names {
-			if e.Name.Local != name {
+			if string(e.local) != name {
 				continue
 			}
-			text, err := r.doc.text()
+			text, err := r.doc.content()
 			if err != nil {
 				return err
 			}
-			x, err := number([]byte(text))
+			x, err := number(text)
 			if err != nil {
 				return r.doc.refuse(Malformed, "%s is %.40q, not a number", name, text)
 			}

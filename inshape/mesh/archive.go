@@ -12,7 +12,7 @@ import (
 // that really came out, not in what its directory says.
 type archive struct {
 	format Format
-	parts  map[string]*zip.File // by lower-case name: OPC names ignore case
+	parts  map[string]*zip.File // by key: OPC names ignore case
 	budget int64
 }
 

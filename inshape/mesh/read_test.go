@@ -36,7 +36,7 @@ func packed(parts ...string) []byte {
 }
 
 const (
-	tmfTypes = `<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>`
+	tmfTypes = `<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"><Default Extension="model" ContentType="application/vnd.ms-package.3dmanufacturing-3dmodel+xml"/><Default Extension="png" ContentType="image/png"/></Types>`
 	tmfRels  = `<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Target="/3D/3dmodel.model" Id="r" Type="http://schemas.microsoft.com/3dmanufacturing/2013/01/3dmodel"/></Relationships>`
 	tmfOpen  = `<model unit="inch" xmlns="http://schemas.microsoft.com/3dmanufacturing/core/2015/02"`
 	tmfTetra = `<object id="1"><mesh><vertices><vertex x="0" y="0" z="0"/><vertex x="1" y="0" z="0"/><vertex x="0" y="1" z="0"/><vertex x="0" y="0" z="1"/></vertices><triangles><triangle v1="0" v2="2" v3="1"/><triangle v1="0" v2="1" v3="3"/><triangle v1="1" v2="2" v3="3"/><triangle v1="0" v2="3" v3="2"/></triangles></mesh></object>`
@@ -99,8 +99,8 @@ func TestRead(t *testing.T) {
 		"3mf":              {tmf("", tmfTetra, `<build><item objectid="1"/></build>`), inch},
 		"3mf mirrored":     {tmf("", tmfTetra, `<build><item objectid="1" transform="-2 0 0 0 1 0 0 0 1 7 8 9"/></build>`), 2 * inch},
 		"3mf components":   {tmf("", tmfTetra+`<object id="2"><components><component objectid="1"/><component objectid="1" transform="1 0 0 0 1 0 0 0 1 3 0 0"/></components></object>`, `<build><item objectid="2"/></build>`), 2 * inch},
-		"3mf production": {packed("[Content_Types].xml", tmfTypes, "_rels/.rels", tmfRels,
-			"3D/3dmodel.model", tmfOpen+` xmlns:p="http://schemas.microsoft.com/3dmanufacturing/production/2015/06" requiredextensions="p"><resources/><build><item objectid="1" p:path="/3D/part.model"/></build></model>`,
+		"3mf production": {packed("[Content_Types].xml", tmfTypes, "_rels/.rels", tmfRels, "3D/_rels/3dmodel.model.rels", strings.Replace(tmfRels, "3dmodel.model", "part.model", 1),
+			"3D/3dmodel.model", tmfOpen+` xmlns:p="http://schemas.microsoft.com/3dmanufacturing/production/2015/06" requiredextensions="p"><resources/><build p:UUID="077b369d-c2d4-fbe0-94dd-201451c75dd9"><item p:UUID="077b369d-c2d4-fbe0-94dd-201451c75dda" objectid="1" p:path="/3D/part.model"/></build></model>`,
 			"3D/part.model", tmfOpen+"><resources>"+tmfTetra+"</resources><build/></model>"), inch},
 	}
 	for name, test := range tests {

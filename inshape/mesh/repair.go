@@ -99,6 +99,7 @@ func Repair(m *Mesh, o RepairOptions) *Repaired {
 		r.dropDegenerate()
 		r.dropDoubled()
 		r.closeGaps(o.Tolerance, diagonal)
+		r.dropDoubled() // what joining has laid on others
 		r.orient()
 		r.dropWalls()
 		r.splitEdges()

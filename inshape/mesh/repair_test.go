@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -192,9 +193,45 @@ func survives(t *testing.T, m *mesh.Mesh) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if bad := admeshFaults(t, m); bad != "" {
+		t.Errorf("admesh finds %s", bad)
+	}
 	if top := mesh.Analyse(back.Mesh); !top.Solid() {
 		t.Errorf("no solid behind STL: %d open, %d of more than two, %d turned, %d doubled", top.BoundaryEdges, top.NonManifoldEdges, top.InconsistentEdges, top.Duplicate)
 	}
+}
+
+// admeshFaults is what admesh would change in m, empty for nothing, or where
+// admesh is not installed.
+func admeshFaults(t *testing.T, m *mesh.Mesh) string {
+	t.Helper()
+	path, err := exec.LookPath("admesh")
+	if err != nil {
+		return ""
+	}
+	file := filepath.Join(t.TempDir(), "repaired.stl")
+	if err := os.WriteFile(file, binarySTL(m), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), path, file).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults, found := "", 0
+	for line := range strings.Lines(string(out)) {
+		for _, what := range []string{"Total disconnected facets", "Edges fixed", "Facets removed", "Facets added", "Facets reversed", "Backwards edges"} {
+			if rest, ok := strings.CutPrefix(line, what); ok {
+				found++
+				if n := strings.Fields(strings.TrimLeft(rest, " :")); len(n) == 0 || n[0] != "0" {
+					faults += strings.TrimSpace(line) + "; "
+				}
+			}
+		}
+	}
+	if found != 6 {
+		t.Fatalf("admesh's report has changed: %s", out)
+	}
+	return faults
 }
 
 func TestRepairSaysWhyNot(t *testing.T) {

@@ -285,24 +285,37 @@ func keyword(word []byte) string {
 }
 
 // WriteSTL writes binary STL, in millimetres: coordinates lose what float32
-// cannot hold.
+// cannot hold, and facets that lose a corner by that are left out.
 func WriteSTL(w io.Writer, m *Mesh) error {
 	if int64(len(m.Facets)) > math.MaxUint32 {
 		return refuse(STL, TooLarge, "", "%d facets are more than the format holds", len(m.Facets))
 	}
+	single := func(v Vec) [3]float32 { return [3]float32{float32(v[0]), float32(v[1]), float32(v[2])} }
+	lost := func(p, q, r [3]float32) bool { return p == q || q == r || r == p }
+	n := uint32(0)
+	for f := range m.Facets {
+		p, q, r := m.Corners(f)
+		if !lost(single(p), single(q), single(r)) {
+			n++
+		}
+	}
 	b := bufio.NewWriterSize(w, 1<<16)
 	var rec [stlHeader]byte
 	copy(rec[:], "Inshape binary STL, millimetres")
-	binary.LittleEndian.PutUint32(rec[80:], uint32(len(m.Facets)))
+	binary.LittleEndian.PutUint32(rec[80:], n)
 	b.Write(rec[:])
+	rec[48], rec[49] = 0, 0
 	for f := range m.Facets {
 		p, q, r := m.Corners(f)
-		for i, v := range []Vec{m.Normal(f), p, q, r} {
+		corners := [4][3]float32{single(m.Normal(f)), single(p), single(q), single(r)}
+		if lost(corners[1], corners[2], corners[3]) {
+			continue
+		}
+		for i, v := range corners {
 			for k, x := range v {
-				binary.LittleEndian.PutUint32(rec[12*i+4*k:], math.Float32bits(float32(x)))
+				binary.LittleEndian.PutUint32(rec[12*i+4*k:], math.Float32bits(x))
 			}
 		}
-		rec[48], rec[49] = 0, 0
 		b.Write(rec[:stlFacet])
 	}
 	if err := b.Flush(); err != nil {

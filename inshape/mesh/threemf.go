@@ -1,48 +1,46 @@
 package mesh
 
 import (
-	"archive/zip"
-	"bufio"
-	"encoding/xml"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
-	"path"
-	"slices"
 	"strconv"
-	"strings"
 )
 
 // The namespaces of the 3MF Consortium that are read: Core 1.4 (ISO/IEC 25422),
-// Production 1.2; Materials and Slices are checked where they touch the
-// geometry's references and otherwise ignored.
+// Production 1.2; Materials 1.2 and Slice 1.0.2 are checked and otherwise
+// ignored, because they do not change the geometry.
 const (
 	coreNS        = "http://schemas.microsoft.com/3dmanufacturing/core/2015/02"
 	materialNS    = "http://schemas.microsoft.com/3dmanufacturing/material/2015/02"
 	productionNS  = "http://schemas.microsoft.com/3dmanufacturing/production/2015/06"
 	sliceNS       = "http://schemas.microsoft.com/3dmanufacturing/slice/2015/07"
 	triangleSetNS = "http://schemas.microsoft.com/3dmanufacturing/trianglesets/2021/07"
-	xmlNS         = "http://www.w3.org/XML/1998/namespace"
+	xsiNS         = "http://www.w3.org/2001/XMLSchema-instance"
 
-	relationModel = "http://schemas.microsoft.com/3dmanufacturing/2013/01/3dmodel"
+	extensionResource = "resource of an extension"
 )
 
 // tmfModel is one .model part.
 type tmfModel struct {
-	part    string
-	unit    Unit
-	objects map[int]*tmfObject
-	kinds   map[int]string // resource id to element name
-	groups  map[int]int    // property group to its number of properties
-	items   []tmfItem
+	part     string
+	root     bool
+	unit     Unit
+	required map[string]bool // namespaces of required extensions
+	objects  map[int]*tmfObject
+	kinds    map[int]string  // resource id to element name
+	groups   map[int]int     // property group to its number of properties
+	related  map[string]bool // model parts that it may refer to, by key
+	items    []tmfItem       // nil: no build element
 }
 
 type tmfObject struct {
 	name, kind string
 	mesh       *Mesh
 	components []tmfItem
-	facets     int // with components multiplied out; -1: being counted
+	pid        int // of its properties, 0: none
+	facets     int // with components multiplied out, once counted
 	counted    bool
 }
 
@@ -53,30 +51,38 @@ type tmfItem struct {
 }
 
 type tmfReader struct {
-	*archive
-	options Options
-	models  map[string]*tmfModel
+	*opcPackage
+	options  Options
+	models   map[string]*tmfModel
+	warnings []string
 }
 
+func (r *tmfReader) warn(format string, args ...any) {
+	if len(r.warnings) < 20 {
+		r.warnings = append(r.warnings, fmt.Sprintf(format, args...))
+	}
+}
+
+// parseThreeMF reads the build of the root model. The rules of the formats that
+// say MUST are held where a part that broke them could be read in two ways, or
+// not be read by others. Unknown attributes are tolerated, and elements in unknown
+// namespaces ignored, as the standard asks.
 func parseThreeMF(data []byte, o Options) (*Model, error) {
-	a, err := openArchive(data, ThreeMF, o)
+	p, err := openPackage(data, ThreeMF, o)
 	if err != nil {
 		return nil, err
 	}
-	r := &tmfReader{archive: a, options: o, models: map[string]*tmfModel{}}
-	if !a.has("[Content_Types].xml") {
-		return nil, refuse(ThreeMF, Invalid, "", "[Content_Types].xml is missing: this is no 3MF package")
-	}
-	root, err := r.start()
+	r := &tmfReader{opcPackage: p, options: o, models: map[string]*tmfModel{}}
+	targets, err := r.relationships("")
 	if err != nil {
 		return nil, err
 	}
-	top, err := r.load(root)
+	if n := len(targets[relationModel]); n != 1 {
+		return nil, refuse(ThreeMF, Invalid, "_rels/.rels", "%d relationships name the 3D model, not one", n)
+	}
+	top, err := r.load(targets[relationModel][0], true)
 	if err != nil {
 		return nil, err
-	}
-	if top.items == nil {
-		return nil, refuse(ThreeMF, Invalid, root, "the build element is missing; export the model again")
 	}
 	total := 0
 	for _, item := range top.items {
@@ -85,10 +91,10 @@ func parseThreeMF(data []byte, o Options) (*Model, error) {
 			return nil, err
 		}
 		if total += n; total > o.MaxFacets {
-			return nil, refuse(ThreeMF, TooLarge, root, "the build has more than %d facets; simplify the model", o.MaxFacets)
+			return nil, refuse(ThreeMF, TooLarge, top.part, "the build has more than %d facets; simplify the model", o.MaxFacets)
 		}
 	}
-	model := &Model{Format: ThreeMF, Unit: top.unit, Mesh: &Mesh{Facets: make([]Facet, 0, total)}}
+	model := &Model{Format: ThreeMF, Unit: top.unit, Mesh: &Mesh{Facets: make([]Facet, 0, total)}, Warnings: r.warnings}
 	for _, item := range top.items {
 		begun := len(model.Mesh.Facets)
 		if err := r.place(model.Mesh, top, item, Identity()); err != nil {
@@ -103,213 +109,235 @@ func parseThreeMF(data []byte, o Options) (*Model, error) {
 	return model, nil
 }
 
-// start finds the root model by the package's relationships (OPC, ECMA-376-2).
-func (r *tmfReader) start() (string, error) {
-	targets, err := r.relationships("")
-	if err != nil {
-		return "", err
-	}
-	models := targets[relationModel]
-	if len(models) != 1 {
-		return "", refuse(ThreeMF, Invalid, "_rels/.rels", "%d relationships name the 3D model, not one", len(models))
-	}
-	return models[0], nil
-}
-
-// relationships gives the targets by type of the part's relationships, all of
-// which must be parts of this package.
-func (r *tmfReader) relationships(part string) (map[string][]string, error) {
-	dir, base := path.Split(part)
-	name := dir + "_rels/" + base + ".rels"
-	if !r.has(name) {
-		return nil, nil
-	}
-	data, err := r.read(name)
-	if err != nil {
-		return nil, err
-	}
-	doc, err := newDocument(data, ThreeMF, name)
-	if err != nil {
-		return nil, err
-	}
-	targets := map[string][]string{}
-	seen := map[string]bool{}
-	for {
-		token, err := doc.next()
-		if errors.Is(err, io.EOF) {
-			return targets, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		e, ok := token.(xml.StartElement)
-		if !ok || e.Name.Local != "Relationship" {
-			continue
-		}
-		target, _ := attribute(e, "", "Target")
-		mode, _ := attribute(e, "", "TargetMode")
-		kind, _ := attribute(e, "", "Type")
-		id, _ := attribute(e, "", "Id")
-		u, err := url.Parse(target)
-		switch {
-		case err != nil || target == "":
-			return nil, doc.refuse(Invalid, "%.80q is no part name", target)
-		case u.IsAbs() || u.Host != "" || strings.EqualFold(mode, "External"):
-			return nil, doc.refuse(Invalid, "%.80q is outside of the package; a 3MF holds all that it needs", target)
-		case id != "" && seen[id]:
-			return nil, doc.refuse(Invalid, "relationship %.80q is there twice", id)
-		}
-		seen[id] = true
-		to := u.Path
-		if !strings.HasPrefix(to, "/") {
-			to = path.Join("/", dir, to)
-		}
-		if !r.has(to) {
-			return nil, doc.refuse(Invalid, "part %.80q is named and missing from the archive", target)
-		}
-		targets[kind] = append(targets[kind], strings.TrimPrefix(to, "/"))
-	}
-}
-
-func (r *tmfReader) load(part string) (*tmfModel, error) {
+func (r *tmfReader) load(part string, root bool) (*tmfModel, error) {
 	key := partKey(part)
 	if m := r.models[key]; m != nil {
 		return m, nil
 	}
-	if _, err := r.relationships(strings.TrimPrefix(part, "/")); err != nil {
-		return nil, err
-	}
-	data, err := r.read(part)
+	targets, err := r.relationships(part)
 	if err != nil {
 		return nil, err
 	}
-	doc, err := newDocument(data, ThreeMF, part)
+	doc, err := r.document(part)
 	if err != nil {
 		return nil, err
 	}
-	m := &tmfModel{part: part, unit: Millimetre, objects: map[int]*tmfObject{}, kinds: map[int]string{}, groups: map[int]int{}}
-	for {
-		token, err := doc.next()
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = doc.refuse(Malformed, "there is no model element")
-			}
-			return nil, err
-		}
-		if e, ok := token.(xml.StartElement); ok {
-			if err := r.model(doc, m, e); err != nil {
-				return nil, err
-			}
-			break
-		}
+	if kind := r.contentType(part); kind != modelContentType {
+		return nil, refuse(ThreeMF, Invalid, part, "the part's content type is %.80q, not a 3D model's", kind)
 	}
-	for { // what follows the root must be well-formed too
-		if _, err := doc.next(); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return nil, err
+	m := &tmfModel{
+		part: part, root: root, unit: Millimetre, required: map[string]bool{}, objects: map[int]*tmfObject{},
+		kinds: map[int]string{}, groups: map[int]int{}, related: map[string]bool{},
+	}
+	for _, target := range targets[relationModel] {
+		m.related[partKey(target)] = true
+	}
+	e, err := doc.root()
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			err = doc.refuse(Malformed, "there is no model element")
 		}
+		return nil, err
+	}
+	if err := r.model(doc, m, e); err != nil {
+		return nil, err
+	}
+	if err := doc.finish(); err != nil {
+		return nil, err
 	}
 	r.models[key] = m
 	return m, nil
 }
 
-func (r *tmfReader) model(doc *document, m *tmfModel, e xml.StartElement) error {
-	if e.Name.Local != "model" || e.Name.Space != coreNS {
-		return doc.refuse(WrongMagic, "the root is %.40q, not a 3MF model", e.Name.Local)
+func (r *tmfReader) model(doc *document, m *tmfModel, e *element) error {
+	if !e.is(coreNS, "model") {
+		return doc.refuse(WrongMagic, "the root is %.40q, not a 3MF model", e.local)
 	}
-	if unit, ok := attribute(e, "", "unit"); ok {
+	if unit, ok := e.get("", "unit"); ok {
 		m.unit = Unit(unit)
 	}
 	if _, ok := m.unit.Millimetres(); !ok {
 		return doc.refuse(Invalid, "unit %.40q is none of 3MF's", string(m.unit))
 	}
-	if err := checkXMLAttributes(doc, e); err != nil {
+	if err := foreign(doc, e); err != nil {
 		return err
 	}
-	required, _ := attribute(e, "", "requiredextensions")
-	for prefix := range strings.FieldsSeq(required) {
-		ns, ok := attribute(e, "xmlns", prefix)
-		if !ok {
-			return doc.refuse(Invalid, "required extension %.40q has no namespace", prefix)
-		}
-		switch ns {
-		case coreNS, materialNS, productionNS, sliceNS, triangleSetNS:
-		default:
-			return doc.refuse(UnsupportedExtension, "extension %.120s is required and not supported; export without it", ns)
+	for _, list := range []string{"requiredextensions", "recommendedextensions"} {
+		text, _ := e.get("", list)
+		for prefix, rest := nextField(text); len(prefix) > 0; prefix, rest = nextField(rest) {
+			ns, ok := doc.namespace(prefix)
+			if !ok {
+				return doc.refuse(Invalid, "extension %.40q of %s has no namespace", prefix, list)
+			}
+			if list == "recommendedextensions" {
+				continue
+			}
+			switch ns {
+			case coreNS, materialNS, productionNS, sliceNS, triangleSetNS:
+				m.required[ns] = true
+			default:
+				return doc.refuse(UnsupportedExtension, "extension %.120s is required and not supported; export without it", ns)
+			}
 		}
 	}
 	names := map[string]bool{}
-	return doc.children(func(e xml.StartElement) error {
-		if e.Name.Space != coreNS {
+	resources := false
+	err := doc.children(func(e *element) error {
+		if e.space != coreNS {
 			return nil
 		}
-		switch e.Name.Local {
+		if err := foreign(doc, e); err != nil {
+			return err
+		}
+		switch string(e.local) {
 		case "metadata":
-			name, _ := attribute(e, "", "name")
-			if names[name] {
-				return doc.refuse(Invalid, "metadata %.40q is there twice", name)
-			}
-			names[name] = true
+			return metadata(doc, e, names)
 		case "resources":
-			return doc.children(func(e xml.StartElement) error { return r.resource(doc, m, e) })
+			if resources || m.items != nil {
+				return doc.refuse(Invalid, "resources are there twice, or behind the build")
+			}
+			resources = true
+			return doc.children(func(e *element) error { return r.resource(doc, m, e) })
 		case "build":
-			if m.items != nil {
-				return doc.refuse(Invalid, "the build element is there twice")
+			if m.items != nil || !resources {
+				return doc.refuse(Invalid, "the build is there twice, or before the resources")
 			}
 			m.items = []tmfItem{}
-			return doc.children(func(e xml.StartElement) error {
-				if e.Name.Space != coreNS || e.Name.Local != "item" {
-					return nil
+			if m.root {
+				if err := checkUUID(doc, m, e); err != nil {
+					return err
 				}
-				item, err := reference(doc, e)
-				if err == nil {
-					m.items = append(m.items, item)
-				}
-				return err
-			})
+			}
+			return doc.children(func(e *element) error { return r.item(doc, m, e) })
 		}
-		return nil
+		return doc.refuse(Invalid, "element %.40q is not allowed in a model", e.local)
 	})
+	switch {
+	case err != nil:
+		return err
+	case !resources:
+		return doc.refuse(Invalid, "the resources element is missing; export the model again")
+	case m.items == nil:
+		return doc.refuse(Invalid, "the build element is missing; export the model again")
+	case !m.root && len(m.items) > 0:
+		return doc.refuse(Invalid, "a part that others refer to has a build of its own")
+	}
+	return nil
 }
 
-// checkXMLAttributes refuses attributes of the xml namespace that 3MF's schema
-// does not have (Core 2.3.4: xml:space among them).
-func checkXMLAttributes(doc *document, e xml.StartElement) error {
-	for _, a := range e.Attr {
-		if (a.Name.Space == xmlNS || a.Name.Space == "xml") && a.Name.Local != "lang" {
-			return doc.refuse(Invalid, "attribute xml:%.20s is not allowed in 3MF", a.Name.Local)
+// foreign refuses attributes of the namespaces xml and xsi that 3MF's schema does
+// not have (Core 1.4, 2.3.2 and 2.3.4: xml:space among them).
+func foreign(doc *document, e *element) error {
+	for _, a := range e.attributes {
+		if a.space == xsiNS || a.space == xmlNS && string(a.local) != "lang" {
+			return doc.refuse(Invalid, "attribute %.20s:%.20s is not allowed in 3MF", a.prefix, a.local)
 		}
 	}
 	return nil
 }
 
-func integer(doc *document, e xml.StartElement, name string) (int, error) {
-	text, ok := attribute(e, "", name)
-	if !ok {
-		return 0, doc.refuse(Invalid, "%s has no %s", e.Name.Local, name)
+// metadata: names are there once, and those of others have a namespace.
+func metadata(doc *document, e *element, names map[string]bool) error {
+	name, ok := e.get("", "name")
+	if !ok || len(name) == 0 {
+		return doc.refuse(Invalid, "metadata has no name")
 	}
-	n, err := strconv.ParseUint(text, 10, 31)
+	if names[string(name)] {
+		return doc.refuse(Invalid, "metadata %.40q is there twice", name)
+	}
+	names[string(name)] = true
+	if colon := bytes.IndexByte(name, ':'); colon >= 0 {
+		if _, ok := doc.namespace(name[:colon]); !ok {
+			return doc.refuse(Invalid, "metadata %.40q has a prefix without namespace", name)
+		}
+	}
+	return nil
+}
+
+// checkUUID: Production 1.2, chapter 4: eight, four, four, four and twelve
+// hexadecimal digits; there where the extension is required.
+func checkUUID(doc *document, m *tmfModel, e *element) error {
+	id, ok := e.get(productionNS, "UUID")
+	if !ok {
+		if m.required[productionNS] {
+			return doc.refuse(Invalid, "%s has no UUID, which the required Production extension asks for", e.local)
+		}
+		return nil
+	}
+	good := len(id) == 36
+	for i, c := range id {
+		if i == 8 || i == 13 || i == 18 || i == 23 {
+			good = good && c == '-'
+		} else {
+			good = good && (c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'f')
+		}
+	}
+	if !good {
+		return doc.refuse(Invalid, "%.60q is no UUID", id)
+	}
+	return nil
+}
+
+func integer(doc *document, e *element, name string) (int, error) {
+	text, ok := e.get("", name)
+	if !ok {
+		return 0, doc.refuse(Invalid, "%s has no %s", e.local, name)
+	}
+	n, err := strconv.ParseUint(string(text), 10, 31)
 	if err != nil {
-		return 0, doc.refuse(Malformed, "%s of %s is %.40q, not a number below 2³¹", name, e.Name.Local, text)
+		return 0, doc.refuse(Malformed, "%s of %s is %.40q, not a number below 2³¹", name, e.local, text)
 	}
 	return int(n), nil
 }
 
-// reference reads an item or a component.
-func reference(doc *document, e xml.StartElement) (tmfItem, error) {
-	id, err := integer(doc, e, "objectid")
-	if err != nil {
-		return tmfItem{}, err
+func (r *tmfReader) item(doc *document, m *tmfModel, e *element) error {
+	if e.space != coreNS {
+		return nil
 	}
-	item := tmfItem{id: id, transform: Identity()}
-	item.path, _ = attribute(e, productionNS, "path")
-	text, ok := attribute(e, "", "transform")
+	if string(e.local) != "item" {
+		return doc.refuse(Invalid, "element %.40q is not allowed in a build", e.local)
+	}
+	item, err := r.placement(doc, m, e)
+	if err == nil {
+		m.items = append(m.items, item)
+	}
+	return err
+}
+
+// placement reads an item or a component.
+func (r *tmfReader) placement(doc *document, m *tmfModel, e *element) (tmfItem, error) {
+	item := tmfItem{transform: Identity()}
+	var err error
+	if item.id, err = integer(doc, e, "objectid"); err != nil {
+		return item, err
+	}
+	if err := foreign(doc, e); err != nil {
+		return item, err
+	}
+	if err := checkUUID(doc, m, e); err != nil {
+		return item, err
+	}
+	if where, ok := e.get(productionNS, "path"); ok {
+		item.path = string(where)
+		switch key := partKey(item.path); {
+		case !m.root:
+			return item, doc.refuse(Invalid, "only the root model may refer to other parts, not this one to %.80q", where)
+		case !bytes.HasPrefix(where, []byte("/")):
+			return item, doc.refuse(Invalid, "path %.80q is not absolute", where)
+		case !r.has(item.path):
+			return item, doc.refuse(Invalid, "part %.80q is named and missing from the archive", where)
+		case !m.related[key]:
+			return item, doc.refuse(Invalid, "part %.80q is named without a relationship to it", where)
+		case key == partKey(m.part):
+			item.path = ""
+		}
+	}
+	text, ok := e.get("", "transform")
 	if !ok {
 		return item, nil
 	}
 	// 3MF's matrix multiplies row vectors: its rows are the images of the axes.
-	rest := []byte(text)
+	rest := text
 	var rows [4]Vec
 	for i := range rows {
 		if rows[i], rest, err = point(rest); err != nil {
@@ -334,199 +362,370 @@ func reference(doc *document, e xml.StartElement) (tmfItem, error) {
 	return item, nil
 }
 
-func (r *tmfReader) resource(doc *document, m *tmfModel, e xml.StartElement) error {
-	switch e.Name.Space {
+func (r *tmfReader) resource(doc *document, m *tmfModel, e *element) error {
+	known := true
+	switch e.space {
 	case coreNS, materialNS, sliceNS:
+		if err := foreign(doc, e); err != nil {
+			return err
+		}
 	default:
-		return nil
+		if _, ok := e.get("", "id"); !ok {
+			return nil
+		}
+		known = false
 	}
 	id, err := integer(doc, e, "id")
 	if err != nil {
 		return err
 	}
 	if m.kinds[id] != "" {
-		return doc.refuse(Invalid, "resource id %d is there twice (%s and %s)", id, m.kinds[id], e.Name.Local)
+		return doc.refuse(Invalid, "resource id %d is there twice (%s and %s)", id, m.kinds[id], e.local)
 	}
 	if id == 0 {
 		return doc.refuse(Invalid, "resource id 0 is not allowed")
 	}
-	m.kinds[id] = e.Name.Local
-	switch e.Name.Local {
-	case "object":
+	kind := string(e.local)
+	switch {
+	case !known:
+		m.kinds[id] = extensionResource
+		return nil
+	case e.is(coreNS, "object"):
+		// Its id counts from its end on: an object cannot refer to itself.
 		return r.object(doc, m, e, id)
-	case "texture2d":
-		return r.texture(doc, e)
-	case "compositematerials":
-		matid, err := integer(doc, e, "matid")
-		if err != nil {
-			return err
-		}
-		if m.kinds[matid] != "basematerials" {
-			return doc.refuse(BadIndex, "matid %d names no base materials", matid)
-		}
-		if _, ok := attribute(e, "", "matindices"); !ok {
-			return doc.refuse(Invalid, "compositematerials has no matindices")
-		}
-	case "multiproperties":
-		return multiproperties(doc, m, e)
-	case "basematerials", "colorgroup", "texture2dgroup":
-		return doc.children(func(xml.StartElement) error { m.groups[id]++; return nil })
+	case e.space == coreNS && kind != "basematerials":
+		return doc.refuse(Invalid, "element %.40q is not allowed in resources", e.local)
 	}
-	return nil
+	m.kinds[id] = kind
+	if e.space == sliceNS {
+		return r.sliceStack(doc, e)
+	}
+	return r.property(doc, m, e, id)
 }
 
-func (r *tmfReader) texture(doc *document, e xml.StartElement) error {
-	name, ok := attribute(e, "", "path")
-	if !ok {
-		return doc.refuse(Invalid, "texture2d has no path")
-	}
-	if !r.has(name) {
-		return doc.refuse(Invalid, "texture %.80q is missing from the archive", name)
-	}
-	return nil
-}
-
-// multiproperties: Materials 1.2, chapter 5: at most one material and one
-// colour group, no multiproperties among the layers.
-func multiproperties(doc *document, m *tmfModel, e xml.StartElement) error {
-	pids, ok := attribute(e, "", "pids")
-	if !ok {
-		return doc.refuse(Invalid, "multiproperties has no pids")
-	}
-	materials, colours := 0, 0
-	for field := range strings.FieldsSeq(pids) {
-		pid, err := strconv.Atoi(field)
-		if err != nil {
-			return doc.refuse(Malformed, "pids %.80q are not numbers", pids)
-		}
-		switch m.kinds[pid] {
-		case "basematerials", "compositematerials":
-			materials++
-		case "colorgroup":
-			colours++
-		case "multiproperties":
-			return doc.refuse(Invalid, "multiproperties refer to multiproperties %d", pid)
-		case "":
-			return doc.refuse(BadIndex, "pid %d names no resource", pid)
-		}
-	}
-	if materials > 1 || colours > 1 {
-		return doc.refuse(Invalid, "multiproperties refer to more than one material or colour group")
-	}
-	return nil
-}
-
-func (r *tmfReader) object(doc *document, m *tmfModel, e xml.StartElement, id int) error {
+func (r *tmfReader) object(doc *document, m *tmfModel, e *element, id int) error {
 	o := &tmfObject{kind: "model"}
-	o.name, _ = attribute(e, "", "name")
-	if kind, ok := attribute(e, "", "type"); ok {
-		o.kind = kind
+	name, _ := e.get("", "name")
+	o.name = string(name)
+	if kind, ok := e.get("", "type"); ok {
+		o.kind = string(kind)
 	}
-	if !slices.Contains([]string{"model", "support", "solidsupport", "surface", "other"}, o.kind) {
+	switch o.kind {
+	case "model", "support", "solidsupport", "surface", "other":
+	default:
 		return doc.refuse(Invalid, "object type %.40q is none of 3MF's", o.kind)
 	}
-	if thumbnail, ok := attribute(e, "", "thumbnail"); ok && !r.has(thumbnail) {
-		return doc.refuse(Invalid, "thumbnail %.80q is missing from the archive", thumbnail)
-	}
-	if pid, ok := attribute(e, "", "pid"); ok {
-		n, err := strconv.Atoi(pid)
-		if err != nil || m.kinds[n] == "" {
-			return doc.refuse(BadIndex, "pid %.40q names no resource before the object", pid)
+	if thumbnail, ok := e.get("", "thumbnail"); ok {
+		if err := r.checkImage(doc, "thumbnail", thumbnail); err != nil {
+			return err
 		}
 	}
-	err := doc.children(func(e xml.StartElement) error {
-		if e.Name.Space != coreNS {
+	if err := checkUUID(doc, m, e); err != nil {
+		return err
+	}
+	if err := objectProperties(doc, m, e, o); err != nil {
+		return err
+	}
+	if err := r.objectSlices(doc, m, e, id); err != nil {
+		return err
+	}
+	err := doc.children(func(e *element) error {
+		if e.space != coreNS {
 			return nil
 		}
-		switch e.Name.Local {
+		if err := foreign(doc, e); err != nil {
+			return err
+		}
+		switch string(e.local) {
+		case "metadatagroup":
+			names := map[string]bool{}
+			return doc.children(func(e *element) error {
+				if !e.is(coreNS, "metadata") {
+					return nil
+				}
+				return metadata(doc, e, names)
+			})
 		case "mesh":
 			if o.mesh != nil || o.components != nil {
 				return doc.refuse(Invalid, "object %d has more than one shape", id)
 			}
 			o.mesh = &Mesh{}
-			return tmfMesh(doc, o.mesh)
+			return r.mesh(doc, m, o, id)
 		case "components":
 			if o.mesh != nil || o.components != nil {
 				return doc.refuse(Invalid, "object %d has more than one shape", id)
 			}
 			o.components = []tmfItem{}
-			return doc.children(func(e xml.StartElement) error {
-				if e.Name.Space != coreNS || e.Name.Local != "component" {
-					return nil
-				}
-				c, err := reference(doc, e)
-				if err == nil {
-					o.components = append(o.components, c)
-				}
-				return err
-			})
+			return doc.children(func(e *element) error { return r.component(doc, m, o, e, id) })
 		}
-		return nil
+		return doc.refuse(Invalid, "element %.40q is not allowed in an object", e.local)
 	})
+	m.kinds[id] = "object"
 	m.objects[id] = o
 	return err
 }
 
-func tmfMesh(doc *document, mesh *Mesh) error {
-	return doc.children(func(e xml.StartElement) error {
-		if e.Name.Space != coreNS {
-			return nil
-		}
-		switch e.Name.Local {
-		case "vertices":
-			for _, a := range e.Attr { // the schema's CT_Vertices has no attributes
-				if a.Name.Space != "xmlns" && a.Name.Local != "xmlns" {
-					return doc.refuse(Invalid, "attribute %.40q is not allowed on vertices", a.Name.Local)
-				}
-			}
-			return doc.children(func(e xml.StartElement) error {
-				var p Vec
-				for k, name := range []string{"x", "y", "z"} {
-					text, ok := attribute(e, "", name)
-					if !ok {
-						return doc.refuse(Invalid, "vertex has no %s", name)
-					}
-					x, err := number([]byte(text))
-					if err != nil {
-						return doc.refuse(Malformed, "%s of a vertex is %.40q", name, text)
-					}
-					p[k] = x
-				}
-				if !p.finite() {
-					return doc.refuse(NotFinite, "a coordinate is NaN, infinite or beyond 1e9; repair the export")
-				}
-				mesh.Vertices = append(mesh.Vertices, p)
-				return nil
-			})
-		case "triangles":
-			return doc.children(func(e xml.StartElement) error {
-				if e.Name.Space != coreNS || e.Name.Local != "triangle" {
-					return nil
-				}
-				var f Facet
-				for k, name := range []string{"v1", "v2", "v3"} {
-					i, err := integer(doc, e, name)
-					if err != nil {
-						return err
-					}
-					if i >= len(mesh.Vertices) {
-						return doc.refuse(BadIndex, "%s is %d and the mesh has %d vertices", name, i, len(mesh.Vertices))
-					}
-					f[k] = int32(i)
-				}
-				mesh.Facets = append(mesh.Facets, f)
-				return nil
-			})
+// objectProperties: pindex counts in the group that pid names.
+func objectProperties(doc *document, m *tmfModel, e *element, o *tmfObject) error {
+	_, indexed := e.get("", "pindex")
+	if _, ok := e.get("", "pid"); !ok {
+		if indexed {
+			return doc.refuse(Invalid, "an object has a pindex without pid")
 		}
 		return nil
+	}
+	var err error
+	if o.pid, err = integer(doc, e, "pid"); err != nil {
+		return err
+	}
+	if !isProperty(m.kinds[o.pid]) {
+		return doc.refuse(BadIndex, "pid %d names no properties defined before the object", o.pid)
+	}
+	if !indexed {
+		return nil
+	}
+	index, err := integer(doc, e, "pindex")
+	if err != nil {
+		return err
+	}
+	return m.property(doc, o.pid, index)
+}
+
+// property refuses an index that its group does not have.
+func (m *tmfModel) property(doc *document, pid, index int) error {
+	if n := m.groups[pid]; index >= n && m.kinds[pid] != extensionResource {
+		return doc.refuse(BadIndex, "property %d of group %d does not exist; there are %d", index, pid, n)
+	}
+	return nil
+}
+
+func (r *tmfReader) component(doc *document, m *tmfModel, o *tmfObject, e *element, id int) error {
+	if e.space != coreNS {
+		return nil
+	}
+	if string(e.local) != "component" {
+		return doc.refuse(Invalid, "element %.40q is not allowed in components", e.local)
+	}
+	c, err := r.placement(doc, m, e)
+	if err != nil {
+		return err
+	}
+	if c.path == "" {
+		switch {
+		case c.id == id:
+			return doc.refuse(Invalid, "object %d is a component of itself", id)
+		case m.objects[c.id] == nil:
+			return doc.refuse(BadIndex, "component %d of object %d is not defined before it", c.id, id)
+		}
+	}
+	o.components = append(o.components, c)
+	return nil
+}
+
+func (r *tmfReader) mesh(doc *document, m *tmfModel, o *tmfObject, id int) error {
+	vertices, triangles := false, false
+	return doc.children(func(e *element) error {
+		switch e.space {
+		case coreNS:
+		case triangleSetNS:
+			return triangleSets(doc, len(o.mesh.Facets))
+		default:
+			return nil
+		}
+		switch string(e.local) {
+		case "vertices":
+			if vertices {
+				return doc.refuse(Invalid, "a mesh has its vertices twice")
+			}
+			vertices = true
+			for _, a := range e.attributes { // the schema's CT_Vertices has none
+				if a.space != xmlnsNS {
+					return doc.refuse(Invalid, "attribute %.40q is not allowed on vertices", a.local)
+				}
+			}
+			return tmfVertices(doc, o.mesh)
+		case "triangles":
+			if triangles || !vertices {
+				return doc.refuse(Invalid, "a mesh has its triangles twice, or before its vertices")
+			}
+			triangles = true
+			flat := 0
+			if err := tmfTriangles(doc, m, o, &flat); err != nil {
+				return err
+			}
+			if flat > 0 {
+				r.warn("%d triangles of object %d have a corner twice; repair drops them", flat, id)
+			}
+			return nil
+		}
+		return doc.refuse(Invalid, "element %.40q is not allowed in a mesh", e.local)
+	})
+}
+
+func tmfVertices(doc *document, mesh *Mesh) error {
+	return doc.children(func(e *element) error {
+		if !e.is(coreNS, "vertex") {
+			if e.space == coreNS {
+				return doc.refuse(Invalid, "element %.40q is not allowed in vertices", e.local)
+			}
+			return nil
+		}
+		var p Vec
+		found := 0
+		for i := range e.attributes {
+			a := &e.attributes[i]
+			if a.space != "" || len(a.local) != 1 || a.local[0] < 'x' || a.local[0] > 'z' {
+				continue
+			}
+			x, err := number(a.value)
+			if err != nil {
+				return doc.refuse(Malformed, "%s of a vertex is %.40q", a.local, a.value)
+			}
+			p[a.local[0]-'x'] = x
+			found++
+		}
+		switch {
+		case found != 3:
+			return doc.refuse(Invalid, "vertex %d has %d coordinates", len(mesh.Vertices), found)
+		case !p.finite():
+			return doc.refuse(NotFinite, "a coordinate is NaN, infinite or beyond 1e9; repair the export")
+		}
+		mesh.Vertices = append(mesh.Vertices, p)
+		return nil
+	})
+}
+
+// tmfTriangles reads the facets and counts those with a corner twice in flat.
+func tmfTriangles(doc *document, m *tmfModel, o *tmfObject, flat *int) error {
+	return doc.children(func(e *element) error {
+		if !e.is(coreNS, "triangle") {
+			if e.space == coreNS {
+				return doc.refuse(Invalid, "element %.40q is not allowed in triangles", e.local)
+			}
+			return nil
+		}
+		f := Facet{-1, -1, -1}
+		properties := false
+		for i := range e.attributes {
+			a := &e.attributes[i]
+			if a.space != "" || len(a.local) != 2 || a.local[0] != 'v' || a.local[1] < '1' || a.local[1] > '3' {
+				properties = properties || a.space == "" && len(a.local) > 0 && a.local[0] == 'p'
+				continue
+			}
+			n, ok := index(a.value)
+			if !ok {
+				return doc.refuse(Malformed, "%s of a triangle is %.40q, not a number below 2³¹", a.local, a.value)
+			}
+			if int(n) >= len(o.mesh.Vertices) {
+				return doc.refuse(BadIndex, "%s is %d and the mesh has %d vertices", a.local, n, len(o.mesh.Vertices))
+			}
+			f[a.local[1]-'1'] = n
+		}
+		if f[0] < 0 || f[1] < 0 || f[2] < 0 {
+			return doc.refuse(Invalid, "triangle %d has not all of v1, v2, v3", len(o.mesh.Facets))
+		}
+		if collapsed(f) {
+			*flat++
+		}
+		if properties {
+			if err := triangleProperties(doc, m, o, e); err != nil {
+				return err
+			}
+		}
+		o.mesh.Facets = append(o.mesh.Facets, f)
+		return nil
+	})
+}
+
+// index reads a number from 0 to 2³¹-1.
+func index(text []byte) (int32, bool) {
+	if len(text) == 0 || len(text) > 10 {
+		return 0, false
+	}
+	n := int64(0)
+	for _, c := range text {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int64(c-'0')
+	}
+	return int32(n), n < 1<<31
+}
+
+// triangleProperties: p1 to p3 count in the group of the triangle's pid or else
+// the object's; p2 and p3 need p1.
+func triangleProperties(doc *document, m *tmfModel, o *tmfObject, e *element) error {
+	pid := o.pid
+	if _, ok := e.get("", "pid"); ok {
+		var err error
+		if pid, err = integer(doc, e, "pid"); err != nil {
+			return err
+		}
+		if !isProperty(m.kinds[pid]) {
+			return doc.refuse(BadIndex, "pid %d of a triangle names no properties defined before", pid)
+		}
+	}
+	_, first := e.get("", "p1")
+	for _, name := range []string{"p1", "p2", "p3"} {
+		if _, ok := e.get("", name); !ok {
+			continue
+		}
+		index, err := integer(doc, e, name)
+		switch {
+		case err != nil:
+			return err
+		case pid == 0:
+			return doc.refuse(Invalid, "a triangle has %s, but neither it nor its object a pid", name)
+		case !first:
+			return doc.refuse(Invalid, "a triangle has %s without p1", name)
+		}
+		if err := m.property(doc, pid, index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// triangleSets: names for some of the mesh's triangles.
+func triangleSets(doc *document, triangles int) error {
+	return doc.children(func(e *element) error {
+		if !e.is(triangleSetNS, "triangleset") {
+			return nil
+		}
+		if err := need(doc, e, "name", "identifier"); err != nil {
+			return err
+		}
+		return doc.children(func(e *element) error {
+			var names []string
+			switch {
+			case e.is(triangleSetNS, "ref"):
+				names = []string{"index"}
+			case e.is(triangleSetNS, "refrange"):
+				names = []string{"startindex", "endindex"}
+			}
+			for _, name := range names {
+				n, err := integer(doc, e, name)
+				if err != nil {
+					return err
+				}
+				if n >= triangles {
+					return doc.refuse(BadIndex, "%s of a triangle set is %d and the mesh has %d triangles", name, n, triangles)
+				}
+			}
+			return nil
+		})
 	})
 }
 
 func (r *tmfReader) resolve(m *tmfModel, item tmfItem) (*tmfModel, *tmfObject, error) {
 	if item.path != "" {
+		unit := m.unit
 		var err error
-		if m, err = r.load(item.path); err != nil {
+		if m, err = r.load(item.path, false); err != nil {
 			return nil, nil, err
+		}
+		if m.unit != unit {
+			return nil, nil, refuse(ThreeMF, Invalid, m.part, "its unit is %s and that of the model which refers to it is %s; export with one unit", m.unit, unit)
 		}
 	}
 	o := m.objects[item.id]
@@ -537,30 +736,24 @@ func (r *tmfReader) resolve(m *tmfModel, item tmfItem) (*tmfModel, *tmfObject, e
 }
 
 // count tells the facets of an item before anything is multiplied out, so that
-// components of components cannot be used as a bomb; it finds cycles too.
+// components of components cannot be used as a bomb. There are no cycles: objects
+// refer to earlier ones, and only the root model to other parts.
 func (r *tmfReader) count(m *tmfModel, item tmfItem, depth int) (int, error) {
 	m, o, err := r.resolve(m, item)
 	if err != nil {
 		return 0, err
 	}
-	if depth == 0 && o.kind == "other" {
+	switch {
+	case depth == 0 && o.kind == "other":
 		return 0, refuse(ThreeMF, Invalid, m.part, "the build names object %d of type other", item.id)
-	}
-	if o.counted {
-		if o.facets < 0 {
-			return 0, refuse(ThreeMF, Invalid, m.part, "object %d is a component of itself", item.id)
-		}
+	case o.counted:
 		return o.facets, nil
-	}
-	if depth > maxXMLDepth {
+	case depth > maxXMLDepth:
 		return 0, refuse(ThreeMF, Invalid, m.part, "components are nested deeper than %d", maxXMLDepth)
 	}
-	o.counted, o.facets = true, -1
 	total := 0
 	if o.mesh != nil {
-		if total = len(o.mesh.Facets); total == 0 {
-			return 0, refuse(ThreeMF, Empty, m.part, "the mesh of object %d has no triangles", item.id)
-		}
+		total = len(o.mesh.Facets)
 	}
 	for _, c := range o.components {
 		n, err := r.count(m, c, depth+1)
@@ -570,9 +763,9 @@ func (r *tmfReader) count(m *tmfModel, item tmfItem, depth int) (int, error) {
 		total = min(total+n, r.options.MaxFacets+1)
 	}
 	if total == 0 {
-		return 0, refuse(ThreeMF, Empty, m.part, "object %d has no shape", item.id)
+		return 0, refuse(ThreeMF, Empty, m.part, "object %d has no triangles", item.id)
 	}
-	o.facets = total
+	o.facets, o.counted = total, true
 	return total, nil
 }
 
@@ -590,60 +783,6 @@ func (r *tmfReader) place(to *Mesh, m *tmfModel, item tmfItem, outer Transform) 
 		if err := r.place(to, m, c, t); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// WriteThreeMF writes a 3MF package with one object, in millimetres;
-// coordinates are exact.
-func WriteThreeMF(w io.Writer, m *Mesh, name string) error {
-	z := zip.NewWriter(w)
-	var failed error
-	part := func(name string, write func(b *bufio.Writer)) {
-		if failed != nil {
-			return
-		}
-		out, err := z.Create(name)
-		if err != nil {
-			failed = err
-			return
-		}
-		b := bufio.NewWriterSize(out, 1<<16)
-		b.WriteString(xml.Header)
-		write(b)
-		failed = b.Flush()
-	}
-	part("[Content_Types].xml", func(b *bufio.Writer) {
-		b.WriteString(`<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">` +
-			`<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>` +
-			`<Default Extension="model" ContentType="application/vnd.ms-package.3dmanufacturing-3dmodel+xml"/></Types>`)
-	})
-	part("_rels/.rels", func(b *bufio.Writer) {
-		b.WriteString(`<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">` +
-			`<Relationship Target="/3D/3dmodel.model" Id="rel0" Type="` + relationModel + `"/></Relationships>`)
-	})
-	part("3D/3dmodel.model", func(b *bufio.Writer) {
-		fmt.Fprintf(b, `<model unit="millimeter" xmlns="%s"><resources><object id="1" type="model" name="`, coreNS)
-		xml.EscapeText(b, []byte(name))
-		b.WriteString(`"><mesh><vertices>` + "\n")
-		var buf []byte
-		for _, v := range m.Vertices {
-			buf = append(buf[:0], `<vertex x="`...)
-			buf = strconv.AppendFloat(buf, v[0], 'g', -1, 64)
-			buf = append(buf, `" y="`...)
-			buf = strconv.AppendFloat(buf, v[1], 'g', -1, 64)
-			buf = append(buf, `" z="`...)
-			buf = strconv.AppendFloat(buf, v[2], 'g', -1, 64)
-			b.Write(append(buf, "\"/>\n"...))
-		}
-		b.WriteString("</vertices><triangles>\n")
-		for _, f := range m.Facets {
-			fmt.Fprintf(b, "<triangle v1=\"%d\" v2=\"%d\" v3=\"%d\"/>\n", f[0], f[1], f[2])
-		}
-		b.WriteString(`</triangles></mesh></object></resources><build><item objectid="1"/></build></model>`)
-	})
-	if err := errors.Join(failed, z.Close()); err != nil {
-		return fmt.Errorf("write 3MF: %w", err)
 	}
 	return nil
 }
