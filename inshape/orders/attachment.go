@@ -42,7 +42,7 @@ func (m *module) attachmentOperations() {
 	api, path, tags := m.server.API, m.server.Base()+"/orders/{id}/attachments", []string{"Attachments"}
 	huma.Register(api, huma.Operation{
 		OperationID: "list-attachments", Method: http.MethodGet, Path: path, Tags: tags, Summary: "An order's files", Errors: []int{404},
-	}, func(ctx context.Context, in *orderPath) (*struct{ Body frame.List[Attachment] }, error) {
+	}, func(ctx context.Context, in *OrderPath) (*struct{ Body frame.List[Attachment] }, error) {
 		list, err := m.attachments(ctx, in.ID)
 		return &struct{ Body frame.List[Attachment] }{frame.ListOf(list, maxAttachments, nil)}, err
 	})

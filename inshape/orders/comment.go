@@ -28,7 +28,7 @@ func (m *module) commentOperations() {
 	huma.Register(api, huma.Operation{
 		OperationID: "create-comment", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated, Summary: "Say something", Errors: []int{403, 404, 422},
 	}, func(ctx context.Context, in *struct {
-		orderPath
+		OrderPath
 		Key  string `header:"Idempotency-Key"`
 		Body struct {
 			Text     string `json:"text" minLength:"1" maxLength:"4000"`
@@ -41,7 +41,7 @@ func (m *module) commentOperations() {
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "list-comments", Method: http.MethodGet, Path: path, Tags: tags, Summary: "What was said, oldest first", Errors: []int{404},
-	}, func(ctx context.Context, in *orderPath) (*struct{ Body frame.List[Comment] }, error) {
+	}, func(ctx context.Context, in *OrderPath) (*struct{ Body frame.List[Comment] }, error) {
 		list, err := m.comments(ctx, in.ID)
 		return &struct{ Body frame.List[Comment] }{frame.ListOf(list, max(len(list), 1), nil)}, err
 	})

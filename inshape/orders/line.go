@@ -77,7 +77,7 @@ func (m *module) lineOperations() {
 		OperationID: "create-line-event", Method: http.MethodPost, Path: base + "/events", Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary: "Tell what happened to a line", Errors: []int{403, 404, 409, 412, 422},
 	}, func(ctx context.Context, in *struct {
-		linePath
+		LinePath
 		frame.Match
 		Key  string `header:"Idempotency-Key"`
 		Body LineEvent
@@ -90,7 +90,7 @@ func (m *module) lineOperations() {
 		OperationID: "set-line-verdict", Method: http.MethodPut, Path: base + "/verdict", Tags: tags,
 		Summary: "Decide by hand whether a line can be made", Errors: []int{403, 404, 409, 412, 422},
 	}, func(ctx context.Context, in *struct {
-		linePath
+		LinePath
 		frame.Match
 		Body struct {
 			Verdict string `json:"verdict" enum:"printable,with-remarks,not-printable"`
@@ -104,7 +104,7 @@ func (m *module) lineOperations() {
 		OperationID: "reprint-line", Method: http.MethodPost, Path: base + "/reprint", Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary: "Make pieces again that were shipped and turned out bad: a new line, free of charge", Errors: []int{403, 404, 409, 412, 422},
 	}, func(ctx context.Context, in *struct {
-		linePath
+		LinePath
 		frame.Match
 		Key  string `header:"Idempotency-Key"`
 		Body struct {
@@ -117,8 +117,9 @@ func (m *module) lineOperations() {
 	})
 }
 
-type linePath struct {
-	orderPath
+// LinePath names a line of an order in a path.
+type LinePath struct {
+	OrderPath
 	Line string `path:"line" maxLength:"64"`
 }
 

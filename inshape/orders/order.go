@@ -116,10 +116,10 @@ func (m *module) orderOperations() {
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "get-order", Method: http.MethodGet, Path: base + "/{id}", Tags: tags, Summary: "An order", Errors: []int{404},
-	}, func(ctx context.Context, in *orderPath) (*orderAnswer, error) { return answer(m.order(ctx, in.ID)) })
+	}, func(ctx context.Context, in *OrderPath) (*orderAnswer, error) { return answer(m.order(ctx, in.ID)) })
 	huma.Register(api, huma.Operation{
 		OperationID: "get-order-history", Method: http.MethodGet, Path: base + "/{id}/history", Tags: tags, Summary: "What happened to it, oldest first", Errors: []int{404},
-	}, func(ctx context.Context, in *orderPath) (*struct{ Body frame.List[Step] }, error) {
+	}, func(ctx context.Context, in *OrderPath) (*struct{ Body frame.List[Step] }, error) {
 		if _, err := m.order(ctx, in.ID); err != nil {
 			return nil, err
 		}
@@ -129,23 +129,23 @@ func (m *module) orderOperations() {
 	huma.Register(api, huma.Operation{
 		OperationID: "confirm-order", Method: http.MethodPost, Path: base + "/{id}/confirm", Tags: tags, Summary: "Say that the shop will make it", Errors: []int{403, 404, 409, 412},
 	}, func(ctx context.Context, in *struct {
-		orderPath
+		OrderPath
 		frame.Match
-		Body note `required:"false"`
+		Body *note
 	},
 	) (*orderAnswer, error) {
-		return answer(m.confirm(ctx, in.ID, in.Match, in.Body.Note))
+		return answer(m.confirm(ctx, in.ID, in.Match, in.Body.text()))
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "cancel-order", Method: http.MethodPost, Path: base + "/{id}/cancel", Tags: tags,
 		Summary: "Cancel it: a customer while nothing has begun, staff while nothing has left", Errors: []int{403, 404, 409, 412},
 	}, func(ctx context.Context, in *struct {
-		orderPath
+		OrderPath
 		frame.Match
-		Body note `required:"false"`
+		Body *note
 	},
 	) (*orderAnswer, error) {
-		return answer(m.cancel(ctx, in.ID, in.Match, in.Body.Note))
+		return answer(m.cancel(ctx, in.ID, in.Match, in.Body.text()))
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "export-orders", Method: http.MethodGet, Path: m.server.Base() + "/export", Tags: tags,
@@ -153,12 +153,21 @@ func (m *module) orderOperations() {
 	}, m.exportOperation)
 }
 
-type orderPath struct {
+// OrderPath names an order in a path.
+type OrderPath struct {
 	ID string `path:"id" maxLength:"64"`
 }
 
 type note struct {
 	Note string `json:"note,omitempty" maxLength:"1000"`
+}
+
+// text is the note of a body that may be left out.
+func (n *note) text() string {
+	if n == nil {
+		return ""
+	}
+	return n.Note
 }
 
 // create makes an order, after asking Analysis where the shop has it.

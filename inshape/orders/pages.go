@@ -38,7 +38,7 @@ func (m *module) pages() {
 	s.Page("POST /orders/new", m.place)
 	s.Page("GET /orders/parties", m.partiesPage)
 	s.Page("GET /orders/parties/{id}", m.partyPage)
-	s.Page("POST /orders/parties/{id}", m.saveParty)
+	s.Page("POST /orders/parties/{id}/details/save", m.saveParty)
 	s.Page("POST /orders/parties/{id}/addresses/{address}/delete", m.forgetAddress)
 	s.Page("GET /orders/{id}", m.orderPage)
 	s.Page("POST /orders/{id}/confirm", m.act("confirm", func(r *http.Request, id string, match frame.Match) error {
