@@ -26,10 +26,10 @@ const (
 	DMLS Process = "DMLS" // metal powder, melted by laser
 )
 
-// Set is a shop's materials. It is not changed after it was read.
+// Set is a shop's materials. It is not changed once it is in use.
 type Set struct {
 	Revision  string         // of the document: the first 16 hex digits of its SHA-256
-	Currency  price.Currency // of all prices
+	Currency  price.Currency // of all prices; a shop's setting may name another one for the same figures
 	ValidDays int            // days that a quote holds
 	Materials []Material     // in the order of the document, which is the order of display
 }
@@ -43,7 +43,7 @@ type Material struct {
 	Density   float64 `json:"density"` // g/cm³
 	Wall      Wall    `json:"wall"`
 	Detail    float64 `json:"detail"`    // mm, the smallest feature that shows; also the least size of a part
-	Clearance float64 `json:"clearance"` // mm, the least gap between shells that stay apart
+	Clearance float64 `json:"clearance"` // mm, the narrowest gap that does not fuse
 
 	Envelope [3]float64 `json:"envelope"` // mm, what the machine builds
 	Shells   int        `json:"shells"`   // the most loose shells in one piece

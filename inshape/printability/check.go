@@ -138,12 +138,15 @@ func (c *check) size() {
 		})
 	}
 	if largest := box[2]; largest < 2*c.m.Detail || box[1] < c.m.Detail {
-		up := math.Ceil(10*max(2*c.m.Detail/largest, c.m.Detail/box[1])) / 10
-		c.found(Finding{
+		x := Finding{
 			Code: TooSmall, Severity: Error, Measured: box[1], Limit: c.m.Detail, Unit: "mm",
-			Text:     fmt.Sprintf("The part is %s mm; what is smaller than %s mm does not show.", sides(box), short(c.m.Detail)),
-			Remedies: []Remedy{{Action: Scale, Value: up, Text: "scale by " + short(up) + ", or check the unit"}},
-		})
+			Text: fmt.Sprintf("The part is %s mm; what is smaller than %s mm does not show.", sides(box), short(c.m.Detail)),
+		}
+		// Much smaller, and it is not the size but the unit that is wrong.
+		if up := math.Ceil(10*max(2*c.m.Detail/largest, c.m.Detail/box[1])) / 10; up <= 100 {
+			x.Remedies = []Remedy{{Action: Scale, Value: up, Text: "scale by " + short(up) + ", or check the unit"}}
+		}
+		c.found(x)
 	}
 }
 
@@ -152,26 +155,28 @@ func (c *check) walls() {
 	if t == nil || len(t.Places) == 0 {
 		return
 	}
-	thinnest := t.Places[0].Value
-	if thinnest < w.Supported-slack {
-		share := t.Below(w.Supported - slack)
-		x := Finding{
-			Code: ThinWall, Severity: Error, Measured: thinnest, Limit: w.Supported, Unit: "mm", Places: below(t.Places, w.Supported-slack),
-			Text: fmt.Sprintf("Walls down to %s mm; the least is %s mm. %s of the surface is thinner.", short(thinnest), short(w.Supported), percent(share)),
-		}
-		if share <= w.Tolerate {
-			x.Code, x.Severity = ThinEdge, Warning
-			x.Text = fmt.Sprintf("Edges and details down to %s mm, on %s of the surface, are blunted or lost; %s mm hold.", short(thinnest), percent(share), short(w.Supported))
-		}
-		x.Remedies = c.thicker(thinnest, w.Supported)
-		c.found(x)
-	}
-	if weak := below(t.Places, w.Unsupported-slack); len(weak) > 0 && t.Below(w.Unsupported-slack) > t.Below(w.Supported-slack)+w.Tolerate {
+	thinnest, thin, weak := t.Places[0].Value, t.Below(w.Supported-slack), t.Below(w.Unsupported-slack)
+	switch {
+	case thinnest >= w.Supported-slack:
+	case thin > w.Tolerate:
 		c.found(Finding{
-			Code: WeakWall, Severity: Warning, Measured: max(thinnest, w.Supported), Limit: w.Unsupported, Unit: "mm", Places: weak,
-			Text: fmt.Sprintf("%s of the surface is thinner than %s mm, which holds only where the wall is held on two sides or more.",
-				percent(t.Below(w.Unsupported-slack)), short(w.Unsupported)),
-			Remedies: c.thicker(max(thinnest, w.Supported), w.Unsupported),
+			Code: ThinWall, Severity: Error, Measured: thinnest, Limit: w.Supported, Unit: "mm", Places: below(t.Places, w.Supported-slack),
+			Text:     fmt.Sprintf("Walls down to %s mm; the least is %s mm. %s of the surface is thinner.", short(thinnest), short(w.Supported), percent(thin)),
+			Remedies: c.thicker(thinnest, w.Supported),
+		})
+	default:
+		c.found(Finding{
+			Code: ThinEdge, Severity: Warning, Measured: thinnest, Limit: w.Supported, Unit: "mm", Places: below(t.Places, w.Supported-slack),
+			Text:     fmt.Sprintf("Edges and details down to %s mm, on %s of the surface, are blunted or lost; %s mm hold.", short(thinnest), percent(thin), short(w.Supported)),
+			Remedies: c.thicker(thinnest, w.Supported),
+		})
+		thinnest = w.Supported // of what is no edge
+	}
+	if places := below(t.Places, w.Unsupported-slack); len(places) > 0 && weak > thin+w.Tolerate {
+		c.found(Finding{
+			Code: WeakWall, Severity: Warning, Measured: thinnest, Limit: w.Unsupported, Unit: "mm", Places: places,
+			Text:     fmt.Sprintf("%s of the surface is thinner than %s mm, which holds only where the wall is held on two sides or more.", percent(weak), short(w.Unsupported)),
+			Remedies: c.thicker(thinnest, w.Unsupported),
 		})
 	}
 }
@@ -197,10 +202,10 @@ func (c *check) gaps() {
 	}
 	c.found(Finding{
 		Code: NarrowGap, Severity: Warning, Measured: narrow[0].Value, Limit: c.m.Clearance, Unit: "mm", Places: narrow,
-		Text: fmt.Sprintf("Loose shells are %s mm apart; closer than %s mm they fuse.", short(narrow[0].Value), short(c.m.Clearance)),
+		Text: fmt.Sprintf("Gaps down to %s mm; what is closer than %s mm fuses.", short(narrow[0].Value), short(c.m.Clearance)),
 		Remedies: []Remedy{
-			{Action: Separate, Value: c.m.Clearance, Text: "keep them " + short(c.m.Clearance) + " mm apart"},
-			{Action: Union, Text: "make them one body, if they need not move"},
+			{Action: Separate, Value: c.m.Clearance, Text: "widen gaps to " + short(c.m.Clearance) + " mm"},
+			{Action: Union, Text: "close them, if nothing needs to move"},
 		},
 	})
 }
@@ -255,16 +260,14 @@ func (c *check) overhang() {
 		return
 	}
 	o, ok := c.f.OverhangAt(c.m.Supports.Angle)
-	share := 100 * o.Area / c.f.Area
 	if !ok || o.Area < 1 {
 		return
 	}
-	x := Finding{
+	c.found(Finding{
 		Code: Overhanging, Severity: Info, Measured: o.Area, Unit: "mm²", Places: []Place{{At: o.At, Facet: -1, Value: o.Area}},
-		Text:     fmt.Sprintf("%s mm² (%s of the surface) need supports, which leave marks.", short(o.Area), percent(share)),
+		Text:     fmt.Sprintf("%s mm² (%s of the surface) need supports, which leave marks.", short(o.Area), percent(100*o.Area/c.f.Area)),
 		Remedies: []Remedy{{Action: Orient, Text: "turn it so that less hangs over"}},
-	}
-	c.found(x)
+	})
 }
 
 func (c *check) massive() {
@@ -333,6 +336,9 @@ func plural(n int, one, many string) string {
 
 // short writes a number for a person: two decimals below 10, one below 100, none above.
 func short(x float64) string {
+	if x > 0 && x < 0.01 {
+		return "less than 0.01"
+	}
 	scale := 100.0
 	if x >= 100 {
 		scale = 1

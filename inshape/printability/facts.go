@@ -22,7 +22,7 @@ type Facts struct {
 	UnitGuess mesh.Unit `json:"unit_guess"` // that the size suggests; empty: none
 
 	Thickness *Thickness `json:"thickness"` // nil: not measured
-	Gaps      []Place    `json:"gaps"`      // between loose shells, the narrowest first; Value is the gap
+	Gaps      []Place    `json:"gaps"`      // outside the part, the narrowest first; Value is mm
 	Cavities  []Cavity   `json:"cavities"`
 	Overhangs []Overhang `json:"overhangs"` // by rising angle; none: not measured
 }

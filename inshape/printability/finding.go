@@ -23,7 +23,7 @@ const (
 	ThinWall     Code = "thin-wall"     // thinner than the process can make
 	ThinEdge     Code = "thin-edge"     // the same, on so little of the surface that only edges are blunted
 	WeakWall     Code = "weak-wall"     // holds only where it is held on two sides
-	NarrowGap    Code = "narrow-gap"    // shells that fuse
+	NarrowGap    Code = "narrow-gap"    // what fuses across it
 	LooseShells  Code = "loose-shells"  // more than one piece takes
 	Trapped      Code = "trapped"       // what cannot leave a closed cavity
 	Overhanging  Code = "overhang"      // supports and their marks

@@ -51,6 +51,9 @@ func NewThickness(m *mesh.Mesh, thickness []float64) *Thickness {
 			thinnest[key] = Place{At: at, Facet: int32(f), Value: d}
 		}
 	}
+	if whole == 0 {
+		return t
+	}
 	var sum float64
 	for i, area := range t.Curve {
 		sum += area
