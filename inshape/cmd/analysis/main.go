@@ -1,12 +1,11 @@
 // Command analysis is Inshape's module of that name. Settings are environment
-// variables: see docs/modules.md.
+// variables: see docs/modules.md. As "analysis work" it is one of its own workers.
 package main
 
 import (
 	"os"
 
 	"inshape/analysis"
-	"inshape/frame"
 )
 
-func main() { os.Exit(frame.Main(analysis.Module())) }
+func main() { os.Exit(analysis.Main()) }
