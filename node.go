@@ -108,4 +108,6 @@ type Resources struct {
 	Memory int64   `json:"memory"` // bytes
 	Disk   int64   `json:"disk"`   // bytes
 	PIDs   int64   `json:"pids"`
+	// Extras are whatever else a node has a number of, by name: GPUs, licences.
+	Extras map[string]float64 `json:"extras,omitempty"`
 }

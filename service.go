@@ -137,6 +137,8 @@ type Budget struct {
 	Memory        int64   `json:"memory"`        // bytes, limit
 	MemoryRequest int64   `json:"memoryRequest"` // bytes
 	PIDs          int64   `json:"pids"`          // processes and threads
+	// Extras are counted for placement alone; nothing is handed to the task.
+	Extras map[string]float64 `json:"extras,omitempty"`
 }
 
 // DefaultBudget is what a task of a service that names no budget gets. It requests

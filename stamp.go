@@ -35,6 +35,10 @@ type Stamp struct {
 	Routes   []RouteRule `json:"routes,omitempty"`
 	Hosts    []Host      `json:"hosts"` // the stamp's own host names, the first is the main one
 
+	// Terms are what the user asks of the place, ReleaseTerms what the release does.
+	Terms        Terms `json:"terms,omitzero"`
+	ReleaseTerms Terms `json:"releaseTerms,omitzero"`
+
 	// Sealed holds the values of secret settings, encrypted under the cluster's
 	// sealing key and bound to UID. It never leaves the API.
 	Sealed []byte `json:"sealed,omitempty"`
@@ -48,6 +52,11 @@ type Stamp struct {
 	// and whoever acts under an older one is refused.
 	Epoch     int64  `json:"epoch,omitempty"`
 	Placement string `json:"placement,omitempty"` // why that node, or why none
+	// Units are the stamp's shares of its node's extras, by name.
+	Units map[string][]UnitShare `json:"units,omitempty"`
+	// Preempted says who took the stamp's room and why; while it is set the stamp is
+	// stopped where it is, and keeps its data.
+	Preempted string `json:"preempted,omitempty"`
 }
 
 // Desired is what a user wants of a stamp.

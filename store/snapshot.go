@@ -34,6 +34,17 @@ type Snapshot struct {
 	// Present are the servers whose process lives, as far as the lease of each
 	// tells. Only Attend writes it.
 	Present Table[bulkhead.NodeName, Presence]
+	// Policies has at most one, under PlacementPolicy.
+	Policies Table[string, bulkhead.Policy]
+}
+
+// PlacementPolicy is the key of the farm's policy of placement.
+const PlacementPolicy = "placement"
+
+// Policy is the farm's policy of placement; the default one if none was set.
+func (s *Snapshot) Policy() bulkhead.Policy {
+	p, _ := s.Policies.Get(PlacementPolicy)
+	return p
 }
 
 // Presence says that a server's process lives.
@@ -83,6 +94,7 @@ const (
 	Removed    TableName = "removed"
 	Alarms     TableName = "alarms"
 	Present    TableName = "present"
+	Policies   TableName = "policies"
 )
 
 // root is where all objects are: root/TABLE/KEY. The v1 is the format of the
@@ -139,6 +151,8 @@ func (s *Snapshot) table(name TableName) rows {
 		return &s.Alarms
 	case Present:
 		return &s.Present
+	case Policies:
+		return &s.Policies
 	default:
 		return nil
 	}

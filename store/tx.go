@@ -38,6 +38,7 @@ type Tx struct {
 	JoinTokens TxTable[string, bulkhead.JoinToken]
 	Removed    TxTable[string, bulkhead.Removed]
 	Alarms     TxTable[string, bulkhead.Alarm]
+	Policies   TxTable[string, bulkhead.Policy]
 
 	revision int64
 	read     map[string]condition
@@ -61,6 +62,7 @@ func newTx(s *Snapshot) *Tx {
 	tx.JoinTokens = txTable(tx, JoinTokens, s.JoinTokens, func(t bulkhead.JoinToken) string { return t.ID })
 	tx.Removed = txTable(tx, Removed, s.Removed, func(r bulkhead.Removed) string { return r.UID })
 	tx.Alarms = txTable(tx, Alarms, s.Alarms, func(a bulkhead.Alarm) string { return a.Name })
+	tx.Policies = txTable(tx, Policies, s.Policies, func(bulkhead.Policy) string { return PlacementPolicy })
 	return tx
 }
 
