@@ -1,5 +1,5 @@
 // Package controller runs the leader's loop: it watches the state, asks
-// plan.Stamp what each stamp needs, and writes the answer.
+// plan.Stamp what each stamp needs, and writes the answers, many at a time.
 //
 // It decides nothing itself and touches no node: the agents hear of what it
 // writes through their sessions (api/node.go). Only the elected leader runs it,
@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"bulkhead"
@@ -48,140 +47,310 @@ func (c *Controller) Run(ctx context.Context) error {
 	return err
 }
 
-// retry is the pause after a step that could not be written.
-const retry = time.Second
+const (
+	// retry is the pause after a step that could not be written.
+	retry = time.Second
+	// mostSteps is how many steps are written in one transaction; each writes a stamp
+	// and an event, and one that preempts writes more.
+	mostSteps = 250
+)
+
+// reign is what one leader knows: the farm, and what is to be planned.
+type reign struct {
+	*Controller
+	leader *store.Leader
+	farm   *plan.Farm
+	// todo are the stamps to plan now, wake when others are due, and waiting those
+	// that have no place, or were preempted, and are planned again when a place may
+	// have become free.
+	todo    map[bulkhead.StampName]bool
+	wake    map[bulkhead.StampName]time.Time
+	waiting map[bulkhead.StampName]bool
+	seen    uint64 // of farm.Loosened
+}
 
 // lead plans everything once, and then whatever changed.
 func (c *Controller) lead(ctx context.Context, l *store.Leader) error {
 	c.c.Log.Info("leading")
 	view, changes := c.c.Store.Watch(ctx)
-	todo := everyStamp(view)
-	wake := map[bulkhead.StampName]time.Time{}
+	r := &reign{Controller: c, leader: l, wake: map[bulkhead.StampName]time.Time{}}
+	r.survey(view)
 	for {
-		for _, name := range todo {
-			delete(wake, name)
-			at, err := c.stamp(ctx, l, name)
-			switch {
-			case errors.Is(err, store.ErrDeposed) || ctx.Err() != nil:
-				return err
-			case err != nil:
-				c.c.Log.Error("plan stamp", "stamp", name, "err", err)
-				wake[name] = c.c.Now().Add(retry)
-			case !at.IsZero():
-				wake[name] = at
+		switch err := r.plan(ctx); {
+		case errors.Is(err, store.ErrDeposed) || ctx.Err() != nil:
+			return err
+		case err != nil:
+			c.c.Log.Error("plan stamps", "err", err)
+			r.survey(c.c.Store.View()) // what was not written did not happen
+			later := c.c.Now().Add(retry)
+			for name := range r.todo {
+				r.wake[name] = later
 			}
+			clear(r.todo)
 		}
-		var ok bool
-		if todo, ok = c.next(ctx, changes, wake); !ok {
+		if !r.next(ctx, changes) {
 			return nil
 		}
 	}
 }
 
-// next waits for something to plan again.
-func (c *Controller) next(ctx context.Context, changes <-chan store.Change, wake map[bulkhead.StampName]time.Time) (todo []bulkhead.StampName, ok bool) {
-	// A timer of at most an hour, so that a clock that jumps is noticed.
-	pause := time.Hour
-	for _, at := range wake {
-		pause = min(pause, max(0, at.Sub(c.c.Now())))
+// survey learns all of the state anew, and puts every stamp on the list.
+func (r *reign) survey(view *store.Snapshot) {
+	r.farm = plan.NewFarm(view.Policy())
+	r.todo, r.waiting, r.seen = map[bulkhead.StampName]bool{}, map[bulkhead.StampName]bool{}, 0
+	for n := range view.Nodes.All() {
+		r.farm.SetNode(n)
 	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	for {
+	for s := range view.Stamps.All() {
+		r.farm.SetStamp(&s, plan.Releasing(&s, statusOf(view, s.Name)))
+		r.todo[s.Name] = true
+	}
+}
+
+// next waits for something to plan, and takes along whatever else has changed.
+func (r *reign) next(ctx context.Context, changes <-chan store.Change) bool {
+	for len(r.todo) == 0 {
+		// A timer of at most an hour, so that a clock that jumps is noticed.
+		pause := time.Hour
+		for _, at := range r.wake {
+			pause = min(pause, max(0, at.Sub(r.c.Now())))
+		}
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
-			return nil, false
+			timer.Stop()
+			return false
 		case <-timer.C:
-			for name, at := range wake {
-				if !c.c.Now().Before(at) {
-					todo = append(todo, name)
+		case change, open := <-changes:
+			timer.Stop()
+			if !open {
+				return false
+			}
+			r.note(change)
+			for more := true; more; {
+				select {
+				case change, open := <-changes:
+					if !open {
+						return false
+					}
+					r.note(change)
+				default:
+					more = false
 				}
 			}
-			return todo, true
-		case change, open := <-changes:
-			if !open {
-				return nil, false
+		}
+		for name, at := range r.wake {
+			if !r.c.Now().Before(at) {
+				r.todo[name] = true
 			}
-			switch {
-			case change.Everything():
-				return everyStamp(c.c.Store.View()), true
-			case change.Table == store.Stamps: // it may have left room for others
-				return append(c.homeless(), bulkhead.StampName(change.Key)), true
-			case change.Table == store.Statuses:
-				return []bulkhead.StampName{bulkhead.StampName(change.Key)}, true
-			case change.Table == store.Nodes:
-				return c.homeless(), true
+		}
+		if r.farm.Loosened() != r.seen {
+			r.seen = r.farm.Loosened()
+			for name := range r.waiting {
+				r.todo[name] = true
+			}
+		}
+	}
+	return true
+}
+
+// note takes a change into account.
+func (r *reign) note(change store.Change) {
+	view := r.c.Store.View()
+	switch {
+	case change.Everything() || change.Table == store.Policies:
+		r.survey(view)
+	case change.Table == store.Nodes:
+		name := bulkhead.NodeName(change.Key)
+		n, ok := view.Nodes.Get(name)
+		if ok {
+			r.farm.SetNode(n)
+		} else {
+			r.farm.RemoveNode(name)
+		}
+		if !ok || n.State == bulkhead.NodeLost {
+			for _, s := range r.farm.On(name) {
+				r.todo[s] = true
+			}
+		}
+	case change.Table == store.Stamps:
+		name := bulkhead.StampName(change.Key)
+		if s, ok := view.Stamps.Get(name); ok {
+			r.farm.SetStamp(&s, plan.Releasing(&s, statusOf(view, name)))
+		} else {
+			r.farm.RemoveStamp(name)
+			delete(r.waiting, name)
+			delete(r.wake, name)
+		}
+		r.todo[name] = true
+	case change.Table == store.Statuses:
+		name := bulkhead.StampName(change.Key)
+		if s, ok := view.Stamps.Get(name); ok {
+			if s.Preempted != "" { // it may have stopped
+				r.farm.SetStamp(&s, plan.Releasing(&s, statusOf(view, name)))
+			}
+			if s.Preempted != "" || s.Desired == bulkhead.DesiredDeleted {
+				r.todo[name] = true
 			}
 		}
 	}
 }
 
-func everyStamp(view *store.Snapshot) []bulkhead.StampName {
-	var names []bulkhead.StampName
-	for s := range view.Stamps.All() {
-		names = append(names, s.Name)
-	}
-	return names
-}
-
-// homeless are the stamps that have no node.
-func (c *Controller) homeless() []bulkhead.StampName {
-	var names []bulkhead.StampName
-	for s := range c.c.Store.View().Stamps.All() {
-		if s.Node == "" {
-			names = append(names, s.Name)
-		}
-	}
-	return names
-}
-
-// stamp plans one stamp and writes the step.
-func (c *Controller) stamp(ctx context.Context, l *store.Leader, name bulkhead.StampName) (wake time.Time, err error) {
-	view := c.c.Store.View()
-	s, ok := view.Stamps.Get(name)
-	if !ok {
-		return time.Time{}, nil
-	}
-	var status *bulkhead.StampStatus
+func statusOf(view *store.Snapshot, name bulkhead.StampName) *bulkhead.StampStatus {
 	if st, ok := view.Statuses.Get(name); ok {
-		status = &st
+		return &st
 	}
-	var nodes []bulkhead.Node
-	var all []bulkhead.Stamp
-	if s.Node == "" {
-		nodes = slices.Collect(view.Nodes.All())
-		all = slices.Collect(view.Stamps.All())
-	}
-	step := plan.Stamp(s, status, nodes, all, c.c.Now())
-	if step.Place == "" && !step.Purge && !step.Erase && (s.Node != "" || step.Reason == s.Placement) {
-		return step.Wake, nil
-	}
-	err = l.Update(ctx, func(tx *store.Tx) error {
-		// The step was planned for this life and generation of the stamp only.
-		now, ok := tx.Stamps.Get(name)
-		if !ok || now.UID != s.UID || now.Generation != s.Generation || now.Node != s.Node {
+	return nil
+}
+
+// step is what plan.Stamp says of a stamp as it was then.
+type step struct {
+	stamp *bulkhead.Stamp
+	plan.StampStep
+}
+
+// plan plans what is on the list and writes the steps. Stamps that need a place
+// come in the order of plan.Queue; each is counted for those after it.
+func (r *reign) plan(ctx context.Context) error {
+	view := r.c.Store.View()
+	now := r.c.Now()
+	var steps []step
+	var placeless []*bulkhead.Stamp
+	flush := func(least int) error {
+		if len(steps) < least {
 			return nil
 		}
+		err := r.write(ctx, steps)
+		steps = nil
+		return err
+	}
+	one := func(s *bulkhead.Stamp) error {
+		st := step{s, plan.Stamp(s, statusOf(view, s.Name), r.farm, now)}
+		delete(r.wake, s.Name)
+		if !st.Wake.IsZero() {
+			r.wake[s.Name] = st.Wake
+		}
+		if st.Place != "" {
+			placed := *s
+			placed.Node, placed.Units = st.Place, st.Units
+			r.farm.SetStamp(&placed, false)
+		}
+		if st.Place == "" && !st.Resume && s.Desired != bulkhead.DesiredDeleted && (s.Node == "" || s.Preempted != "" || r.farm.Adrift(s)) {
+			r.waiting[s.Name] = true
+		} else {
+			delete(r.waiting, s.Name)
+		}
+		if st.Place == "" && !st.Purge && !st.Erase && !st.Resume && len(st.Evict) == 0 && (st.Reason == "" || st.Reason == s.Placement) {
+			return nil
+		}
+		if steps = append(steps, st); len(st.Evict) > 0 {
+			return flush(1) // nobody else takes the room that is being made
+		}
+		return flush(mostSteps)
+	}
+	for name := range r.todo {
+		delete(r.todo, name)
+		s, ok := view.Stamps.Get(name)
 		switch {
-		case step.Erase:
-			tx.Stamps.Delete(name)
-			tx.Statuses.Delete(name)
-			tx.Event(bulkhead.Event{Type: "stamp.erased", Stamp: name, Message: step.Reason})
-			return nil
-		case step.Purge:
-			now.Purge = true
-			now.Generation++
-			tx.Event(bulkhead.Event{Type: "stamp.expired", Stamp: name, Message: "its kept data is destroyed: " + step.Reason})
-		case step.Place != "":
-			now.Node, now.Placement = step.Place, step.Reason
-			now.Epoch++
-			tx.Event(bulkhead.Event{Type: "stamp.placed", Stamp: name, Node: step.Place, Message: fmt.Sprintf("on %s: %s", step.Place, step.Reason)})
+		case !ok:
+		case s.Desired != bulkhead.DesiredDeleted && (s.Node == "" || r.farm.Adrift(&s)):
+			placeless = append(placeless, &s)
 		default:
-			now.Placement = step.Reason
-			tx.Event(bulkhead.Event{Type: "stamp.unplaced", Stamp: name, Message: step.Reason})
+			if err := one(&s); err != nil {
+				return err
+			}
 		}
-		tx.Stamps.Put(now)
+	}
+	for queue := r.farm.Queue(placeless); ; {
+		s := queue.Next()
+		if s == nil {
+			return flush(1)
+		}
+		if err := one(s); err != nil {
+			return err
+		}
+	}
+}
+
+// write writes steps in one transaction, or in several where one has not the room.
+func (r *reign) write(ctx context.Context, steps []step) error {
+	err := r.leader.Update(ctx, func(tx *store.Tx) error {
+		for _, s := range steps {
+			s.write(tx)
+		}
 		return nil
 	})
-	return step.Wake, err
+	if errors.Is(err, bulkhead.ErrExhausted) && len(steps) > 1 {
+		if err := r.write(ctx, steps[:len(steps)/2]); err != nil {
+			return err
+		}
+		return r.write(ctx, steps[len(steps)/2:])
+	}
+	return err
+}
+
+// write makes the step, if the stamp is still the one that it was planned for.
+func (s step) write(tx *store.Tx) {
+	was := s.stamp
+	now, ok := tx.Stamps.Get(was.Name)
+	if !ok || now.UID != was.UID || now.Generation != was.Generation || now.Node != was.Node {
+		return
+	}
+	event := func(kind string, node bulkhead.NodeName, message string) {
+		tx.Event(bulkhead.Event{Type: kind, Stamp: was.Name, Node: node, Message: message})
+	}
+	switch {
+	case s.Erase:
+		tx.Stamps.Delete(was.Name)
+		tx.Statuses.Delete(was.Name)
+		event("stamp.erased", "", s.Reason)
+		return
+	case s.Purge:
+		now.Purge = true
+		now.Generation++
+		event("stamp.expired", "", "its kept data is destroyed: "+s.Reason)
+	case s.Place != "":
+		now.Node, now.Units, now.Placement, now.Preempted = s.Place, s.Units, s.Reason, ""
+		now.Epoch++
+		event("stamp.placed", s.Place, fmt.Sprintf("on %s: %s", s.Place, s.Reason))
+	case s.Resume:
+		now.Preempted = ""
+		now.Generation++
+		event("stamp.resumed", now.Node, s.Reason)
+	default:
+		for _, name := range s.Evict {
+			preempt(tx, name, was.Name)
+		}
+		if now.Placement == s.Reason {
+			return
+		}
+		now.Placement = s.Reason
+		event("stamp.unplaced", "", s.Reason)
+	}
+	tx.Stamps.Put(now)
+}
+
+// preempt stops a stamp where it is for another one's sake.
+func preempt(tx *store.Tx, name, by bulkhead.StampName) {
+	victim, ok := tx.Stamps.Get(name)
+	if !ok || victim.Preempted != "" || victim.Desired == bulkhead.DesiredDeleted {
+		return
+	}
+	victim.Preempted = fmt.Sprintf("stamp %s of a greater tier has taken its room", by)
+	victim.Generation++
+	tx.Stamps.Put(victim)
+	tx.Event(bulkhead.Event{Type: "stamp.preempted", Stamp: name, Node: victim.Node, Message: victim.Preempted})
+}
+
+// Forecast answers what would be if the farm were another than it is in view.
+func Forecast(view *store.Snapshot, what bulkhead.WhatIf) (bulkhead.Forecast, error) {
+	var nodes []bulkhead.Node
+	for n := range view.Nodes.All() {
+		nodes = append(nodes, n)
+	}
+	var stamps []*bulkhead.Stamp
+	for s := range view.Stamps.All() {
+		stamps = append(stamps, &s)
+	}
+	return plan.Forecast(view.Policy(), nodes, stamps, what)
 }

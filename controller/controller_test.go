@@ -54,7 +54,7 @@ func get(t *testing.T, s *store.Store, name bulkhead.StampName) bulkhead.Stamp {
 }
 
 func node(name bulkhead.NodeName, memory int64) bulkhead.Node {
-	return bulkhead.Node{Name: name, State: bulkhead.NodeReady, Capacity: bulkhead.Resources{CPU: 2, Memory: memory}}
+	return bulkhead.Node{Name: name, State: bulkhead.NodeReady, Capacity: bulkhead.Resources{CPU: 2, Memory: memory, PIDs: 1000}}
 }
 
 func TestControllerPlacesAndSaysWhyNot(t *testing.T) {
@@ -64,7 +64,7 @@ func TestControllerPlacesAndSaysWhyNot(t *testing.T) {
 			t.Errorf("without nodes: on %q, %q", got.Node, got.Placement)
 		}
 		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("small", 512<<20)) })
-		if got := get(t, s, "acme"); got.Node != "" || got.Placement != "no node has 0.005 cores and 1 GiB free (1 of 1 nodes ready; most free: 2.000 cores, 512 MiB)" {
+		if got := get(t, s, "acme"); got.Node != "" || got.Placement != "no node has 1 GiB free (1 of 1 nodes ready; largest free: 512 MiB on small)" {
 			t.Errorf("with a small node: on %q, %q", got.Node, got.Placement)
 		}
 		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("large", 4<<30)) })

@@ -5,5 +5,6 @@
 // simulation and "what would happen" are the same code.
 //
 // Start with Tasks (task.go), which an agent calls in a loop for each of its
-// stamps, and Place (place.go), which the controller calls.
+// stamps, and with Farm (farm.go) and its Place (place.go), which the controller
+// asks for places.
 package plan

@@ -11,26 +11,51 @@ import (
 // nothing.
 type StampStep struct {
 	Place  bulkhead.NodeName // give it to this node, under a new epoch
-	Purge  bool              // its kept data has had its time: have it destroyed
-	Erase  bool              // nothing is left of it anywhere: drop its record
-	Reason string            // of the step; or of why a stamp without node stays so
-	Wake   time.Time         // when the answer may change though nothing else does; zero: never
+	Units  map[string][]bulkhead.UnitShare
+	Evict  []bulkhead.StampName // stop these first: their room is needed
+	Resume bool                 // it was preempted, and has room again
+	Purge  bool                 // its kept data has had its time: have it destroyed
+	Erase  bool                 // nothing is left of it anywhere: drop its record
+	Reason string               // of the step; or of why a stamp without node stays so
+	Wake   time.Time            // when the answer may change though nothing else does; zero: never
 }
 
 // Stamp decides the next step of one stamp in the farm. status is nil while no
-// node has reported; all are all stamps, for what they take of the nodes.
-func Stamp(stamp bulkhead.Stamp, status *bulkhead.StampStatus, nodes []bulkhead.Node, all []bulkhead.Stamp, now time.Time) StampStep {
-	if stamp.Desired == bulkhead.DesiredDeleted {
-		return deleted(stamp, status, now)
-	}
-	if stamp.Node != "" {
+// node has reported. A stamp without data whose node is lost, or no longer of the
+// farm, goes elsewhere. One with data stays where its data is, whatever happens to
+// the node.
+func Stamp(stamp *bulkhead.Stamp, status *bulkhead.StampStatus, farm *Farm, now time.Time) StampStep {
+	switch {
+	case stamp.Desired == bulkhead.DesiredDeleted:
+		return deleted(*stamp, status, now)
+	case stamp.Preempted != "" && !Releasing(stamp, status) && farm.Resume(stamp):
+		return StampStep{Resume: true, Reason: "there is room for it again"}
+	case stamp.Node != "" && !farm.Adrift(stamp):
 		return StampStep{} // moving a placed stamp is a step of its own
 	}
-	node, reason, err := Place(stamp, nodes, all)
+	d, err := farm.Place(stamp)
 	if err != nil {
-		return StampStep{Reason: err.Error()}
+		d.Reason = err.Error()
 	}
-	return StampStep{Place: node, Reason: reason}
+	switch from := stamp.Node; {
+	case from != "" && err != nil:
+		d.Reason = fmt.Sprintf("its node %s is lost, and %s", from, d.Reason)
+	case from != "":
+		d.Reason = fmt.Sprintf("%s; its node %s is lost", d.Reason, from)
+	}
+	if len(d.Evict) > 0 {
+		return StampStep{Evict: d.Evict, Reason: d.Reason}
+	}
+	return StampStep{Place: d.Node, Units: d.Units, Reason: d.Reason}
+}
+
+// Releasing tells whether a preempted stamp has not stopped yet, so that its room
+// is still taken.
+func Releasing(stamp *bulkhead.Stamp, status *bulkhead.StampStatus) bool {
+	if stamp.Preempted == "" {
+		return false
+	}
+	return status == nil || status.UID != stamp.UID || status.Epoch != stamp.Epoch || status.Generation < stamp.Generation || status.Phase != bulkhead.PhaseStopped
 }
 
 func deleted(stamp bulkhead.Stamp, status *bulkhead.StampStatus, now time.Time) StampStep {

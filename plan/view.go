@@ -1,0 +1,263 @@
+package plan
+
+import (
+	"math/bits"
+	"slices"
+	"strings"
+)
+
+// view indexes the open nodes that meet one set of demands. Nodes are kept by how
+// much they have free, so that those that just fit are found without looking at
+// the others: once over all nodes, and once more for each attribute over whose
+// values stamps are spread.
+//
+// The demands that stamps of a farm make are few; a farm keeps the views that
+// were used last.
+type view struct {
+	demands demands
+	kinds   []int // extras that the node must have
+	used    uint64
+	whole   layer
+	layers  map[string]*layer // by attribute
+}
+
+// mostViews bounds the views of a farm: each costs a little with every change of
+// a node.
+const mostViews = 64
+
+// mostValues is how many values an attribute may have to be worth a grid for each.
+const mostValues = 256
+
+// layer divides nodes among grids by the value of one attribute.
+type layer struct {
+	attribute string // empty: all in one grid
+	slots     []slot // by node
+	grids     map[string]*grid
+	values    []string // of grids, sorted
+}
+
+// slot is where a node stands in a layer.
+type slot struct {
+	grid *grid // nil: nowhere
+	cell uint16
+	at   int32 // in the cell
+}
+
+// levels is how finely each of a grid's two axes is divided.
+const levels = 64
+
+// grid keeps nodes by what they have free along two axes: memory and CPU, or an
+// extra and CPU for those that need the extra.
+type grid struct {
+	rows [levels]*[levels][]int32
+	// Which cells are not empty: a bit per column of each row, and per row of each
+	// column.
+	inRow, inColumn [levels]uint64
+}
+
+// level is the position of an amount on an axis: four steps for each doubling,
+// in units of 1<<shift. A node whose level is above that of a request has room
+// for it, one below has not.
+func level(n int64, shift uint) int {
+	if n <= 0 {
+		return 0
+	}
+	u := uint64(n) >> shift
+	if u < 4 {
+		return int(u)
+	}
+	e := bits.Len64(u) - 1
+	return min(4*(e-1)+int(u>>(e-2))&3, levels-1)
+}
+
+const (
+	shiftCPU    = 4  // 16 thousandths of a core
+	shiftMemory = 26 // 64 MiB
+	shiftExtra  = 5  // 32 thousandths of a unit
+)
+
+// view finds or makes the view of a request. Demands that nobody made for long
+// give way.
+func (f *Farm) view(d *demands, r *request) *view {
+	key := d.key()
+	for i := range r.extras {
+		key += "\x00e" + f.kinds[r.extras[i].kind]
+	}
+	f.clock++
+	v := f.views[key]
+	if v == nil {
+		if len(f.views) >= mostViews {
+			oldest := ""
+			for k, v := range f.views {
+				if o := f.views[oldest]; o == nil || v.used < o.used {
+					oldest = k
+				}
+			}
+			delete(f.views, oldest)
+		}
+		v = &view{demands: *d, layers: map[string]*layer{}}
+		for i := range r.extras {
+			v.kinds = append(v.kinds, r.extras[i].kind)
+		}
+		f.views[key] = v
+		for i, p := range f.nodes {
+			if p != nil && p.open && v.wants(p) {
+				v.put(p, i)
+			}
+		}
+	}
+	v.used = f.clock
+	return v
+}
+
+// wants tells whether a node belongs here.
+func (v *view) wants(p *place) bool {
+	for _, k := range v.kinds {
+		if k >= len(p.units) || len(p.units[k]) == 0 {
+			return false
+		}
+	}
+	return v.demands.metBy(&p.node)
+}
+
+// layer is the one of an attribute; nil if that has too many values.
+func (v *view) layer(f *Farm, attribute string) *layer {
+	l := v.layers[attribute]
+	if l == nil {
+		l = &layer{attribute: attribute}
+		v.layers[attribute] = l
+		for i, s := range v.whole.slots {
+			if s.grid != nil && len(l.values) <= mostValues {
+				l.put(v, f.nodes[i], i)
+			}
+		}
+	}
+	if len(l.values) > mostValues {
+		l.slots, l.grids = nil, nil // not worth keeping up
+		return nil
+	}
+	return l
+}
+
+func (v *view) put(p *place, i int) {
+	v.whole.put(v, p, i)
+	for _, l := range v.layers {
+		if len(l.values) <= mostValues {
+			l.put(v, p, i)
+		}
+	}
+}
+
+func (v *view) drop(i int) {
+	v.whole.drop(i)
+	for _, l := range v.layers {
+		l.drop(i)
+	}
+}
+
+// move puts a node into the cell where it belongs by now.
+func (v *view) move(p *place, i int) {
+	if i >= len(v.whole.slots) || v.whole.slots[i].grid == nil || v.whole.slots[i].cell == v.cell(p) {
+		return
+	}
+	v.drop(i)
+	v.put(p, i)
+}
+
+// cell is where a node belongs in every grid of the view.
+func (v *view) cell(p *place) uint16 {
+	row := level(p.free[memory], shiftMemory)
+	if len(v.kinds) > 0 {
+		row = level(p.freeMilli(v.kinds[0]), shiftExtra)
+	}
+	return uint16(row*levels + level(p.free[cpu], shiftCPU))
+}
+
+// least are the lowest levels at which a node may have room for a request.
+func (v *view) least(r *request) (row, column int) {
+	row = level(r.amounts[memory], shiftMemory)
+	if len(v.kinds) > 0 {
+		row = level(r.extras[0].milli(), shiftExtra)
+	}
+	return row, level(r.amounts[cpu], shiftCPU)
+}
+
+func (l *layer) put(v *view, p *place, i int) {
+	value := ""
+	if l.attribute != "" {
+		value = p.node.Attribute(l.attribute)
+	}
+	g := l.grids[value]
+	if g == nil {
+		g = &grid{}
+		if l.grids == nil {
+			l.grids = map[string]*grid{}
+		}
+		l.grids[value] = g
+		at, _ := slices.BinarySearchFunc(l.values, value, strings.Compare)
+		l.values = slices.Insert(l.values, at, value)
+	}
+	for len(l.slots) <= i {
+		l.slots = append(l.slots, slot{})
+	}
+	cell := v.cell(p)
+	row, column := cell/levels, cell%levels
+	if g.rows[row] == nil {
+		g.rows[row] = &[levels][]int32{}
+	}
+	in := &g.rows[row][column]
+	l.slots[i] = slot{g, cell, int32(len(*in))}
+	*in = append(*in, int32(i))
+	g.inRow[row] |= 1 << column
+	g.inColumn[column] |= 1 << row
+}
+
+func (l *layer) drop(i int) {
+	if i >= len(l.slots) || l.slots[i].grid == nil {
+		return
+	}
+	s := l.slots[i]
+	l.slots[i] = slot{}
+	row, column := s.cell/levels, s.cell%levels
+	in := &s.grid.rows[row][column]
+	last := len(*in) - 1
+	if moved := (*in)[last]; int(s.at) != last {
+		(*in)[s.at] = moved
+		l.slots[moved].at = s.at
+	}
+	*in = (*in)[:last]
+	if last == 0 {
+		s.grid.inRow[row] &^= 1 << column
+		s.grid.inColumn[column] &^= 1 << row
+	}
+}
+
+// cells yields the cells at or above both levels that hold nodes, row by row or
+// column by column, those of the fullest nodes first or those of the emptiest.
+func (g *grid) cells(row, column int, byColumn, emptiest bool, yield func(nodes []int32) bool) {
+	lines, outer, inner := &g.inRow, row, column
+	if byColumn {
+		lines, outer, inner = &g.inColumn, column, row
+	}
+	for i := outer; i < levels; i++ {
+		line := i
+		if emptiest {
+			line = levels - 1 - (i - outer)
+		}
+		for mask := lines[line] >> inner << inner; mask != 0; {
+			at := bits.TrailingZeros64(mask)
+			if emptiest {
+				at = levels - 1 - bits.LeadingZeros64(mask)
+			}
+			mask &^= 1 << at
+			nodes := g.rows[line%levels]
+			cell := at
+			if byColumn {
+				nodes, cell = g.rows[at], line
+			}
+			if !yield(nodes[cell]) {
+				return
+			}
+		}
+	}
+}
