@@ -57,7 +57,8 @@ const identityLife = time.Minute
 
 // May tells whether the identity has at least a role.
 func (i Identity) May(role Role) bool {
-	return slices.Index(roles, i.Role) >= slices.Index(roles, role)
+	needed := slices.Index(roles, role)
+	return needed >= 0 && slices.Index(roles, i.Role) >= needed
 }
 
 // Sees tells whether a thing of a party is the identity's to see.
@@ -133,17 +134,30 @@ func (s *Server) identify(r *http.Request) (Identity, error) {
 	if value := r.Header.Get(identityHeader); value != "" {
 		return Verify(s.Config.Secret, value, time.Now())
 	}
-	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if ok && s.Config.Key != "" && subtle.ConstantTimeCompare([]byte(bearer), []byte(s.Config.Key)) == 1 {
-		return Identity{Subject: "key:setting", Name: "INSHAPE_KEY", Role: Admin}, nil
+	if bearer, ok := Bearer(r); ok && s.Config.IsKey(bearer) {
+		return KeyIdentity, nil
 	}
 	return Identity{}, errors.New("neither identity nor key")
+}
+
+// KeyIdentity is who has the key of the settings, INSHAPE_KEY.
+var KeyIdentity = Identity{Subject: "key:setting", Name: "INSHAPE_KEY", Role: Admin}
+
+// Bearer is the key that a request has in its Authorization header.
+func Bearer(r *http.Request) (key string, ok bool) {
+	scheme, key, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.TrimSpace(key), ok && strings.EqualFold(scheme, "Bearer")
+}
+
+// IsKey tells, in a time that depends on nothing, whether a text is INSHAPE_KEY.
+func (c Config) IsKey(text string) bool {
+	return c.Key != "" && subtle.ConstantTimeCompare([]byte(text), []byte(c.Key)) == 1
 }
 
 // authenticated lets only known callers pass; what is public is mounted beside it.
 func (s *Server) authenticated(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who, err := s.identify(r)
+		who, err := s.whoAsks(r)
 		if err != nil {
 			s.Fail(w, r, Unauthorized("this needs a session or an API key").Because(err).
 				Advise("Send Authorization: Bearer KEY, or sign in."))
@@ -151,4 +165,21 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r.WithContext(WithIdentity(r.Context(), who)))
 	})
+}
+
+// perhaps lets everybody pass, and knows those who are known.
+func (s *Server) perhaps(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if who, err := s.whoAsks(r); err == nil {
+			r = r.WithContext(WithIdentity(r.Context(), who))
+		}
+		next(w, r)
+	}
+}
+
+func (s *Server) whoAsks(r *http.Request) (Identity, error) {
+	if s.door != nil {
+		return s.door.Identify(r)
+	}
+	return s.identify(r)
 }

@@ -47,6 +47,7 @@ func (s *Server) operations() {
 				case <-more:
 					continue
 				case <-patience.Done():
+				case <-s.ending: // the caller asks again, and the next process answers
 				}
 			}
 			list := ListOf(events, in.Limit, func(e Event) string { return strconv.FormatInt(e.Sequence, 10) })

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -101,13 +102,16 @@ func (s *Server) Page(pattern string, h func(http.ResponseWriter, *http.Request)
 	s.inside.HandleFunc(pattern, s.page(h))
 }
 
-// PublicPage is Page for everybody.
+// PublicPage is Page for everybody; who is known is known there too.
 func (s *Server) PublicPage(pattern string, h func(http.ResponseWriter, *http.Request) error) {
-	s.mux.HandleFunc(pattern, s.page(h))
+	s.mux.HandleFunc(pattern, s.perhaps(s.page(h)))
 }
 
 func (s *Server) page(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		}
 		if err := h(w, r); err != nil {
 			s.Fail(w, r, err)
 		}
@@ -154,6 +158,10 @@ func (s *Server) render(w http.ResponseWriter, r *http.Request, status int, page
 	_, _ = out.WriteTo(w) // the client is gone if this cannot be written
 	return nil
 }
+
+// bareContent is the policy of whatever is no page: should a browser take
+// something that was uploaded for a document, it is one that can do nothing.
+const bareContent = "default-src 'none'; sandbox; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // contentPolicy lets pages use what the shop itself serves, and its logo. No
 // script stands in a page; style attributes may, for widths and the like.
@@ -207,11 +215,29 @@ func takeFlash(w http.ResponseWriter, r *http.Request) *Flash {
 	return &flash
 }
 
+// fail shows a problem: as a page, or to htmx as a toast beside what is there.
 func (p *pages) fail(w http.ResponseWriter, r *http.Request, problem *Problem) {
+	if text, err := json.Marshal(map[string]Flash{"toast": {Kind: "bad", Text: strings.TrimSpace(problem.Detail + " " + problem.Hint)}}); err == nil &&
+		r.Header.Get("HX-Request") == "true" {
+		w.Header().Set("HX-Trigger", headerText(string(text)))
+	}
 	if err := p.server.render(w, r, problem.Status, "error.html", "layout.html", problem.Title, problem); err != nil {
 		p.server.Log.Error("error page", "error", err)
 		http.Error(w, problem.Detail, problem.Status)
 	}
+}
+
+// headerText makes JSON fit for a header, which takes ASCII alone.
+func headerText(text string) string {
+	var b strings.Builder
+	for _, c := range utf16.Encode([]rune(text)) {
+		if c < 0x80 {
+			b.WriteByte(byte(c))
+		} else {
+			fmt.Fprintf(&b, `\u%04x`, c)
+		}
+	}
+	return b.String()
 }
 
 // documented answers with the page that shows the module's API.
@@ -230,6 +256,7 @@ func templateFuncs(files *files) template.FuncMap {
 		"icon":     icon,
 		"static":   files.address,
 		"initials": initials,
+		"short":    short,
 		"dict": func(pairs ...any) (map[string]any, error) {
 			m := map[string]any{}
 			for i := 0; i+1 < len(pairs); i += 2 {
@@ -255,6 +282,15 @@ func icon(name string) (template.HTML, error) {
 		return "", fmt.Errorf("icon %q: there is none of that name", name)
 	}
 	return template.HTML(strings.Replace(strings.TrimSpace(string(text)), "<svg ", `<svg class="icon" aria-hidden="true" `, 1)), nil //nolint:gosec // compiled in
+}
+
+// short is an identifier for a narrow place: what it is of, and its end, which
+// is what differs.
+func short(id string) string {
+	if !ValidID(id) {
+		return id
+	}
+	return id[:4] + "…" + id[len(id)-6:]
 }
 
 // initials are the first letters of up to two words of a name.

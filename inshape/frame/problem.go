@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"syscall"
 
 	"github.com/danielgtaylor/huma/v2"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // Problem is an error for whoever asked: RFC 9457, with a stable code and what
@@ -96,7 +99,20 @@ func AsProblem(err error) *Problem {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return NewProblem(http.StatusRequestEntityTooLarge, "too-large", "the request is larger than %d bytes", tooLarge.Limit)
 	}
+	if StorageFull(err) {
+		return NewProblem(http.StatusInsufficientStorage, "storage-full", "there is no room left to keep this; nothing of it was kept").Because(err).
+			Advise("The shop's operator has to make room.")
+	}
 	return NewProblem(http.StatusInternalServerError, "internal", "something went wrong here; it has been written down").Because(err)
+}
+
+// StorageFull tells whether an error comes from a disk without room.
+func StorageFull(err error) bool {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return true
+	}
+	full, ok := errors.AsType[*sqlite.Error](err)
+	return ok && (full.Code()&0xff == sqlite3.SQLITE_FULL || full.Code() == sqlite3.SQLITE_IOERR_SHMSIZE)
 }
 
 // newError is huma's way of making errors: of validation above all.

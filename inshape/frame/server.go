@@ -9,8 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"mime"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -19,6 +21,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/klauspost/compress/gzhttp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -29,6 +32,7 @@ const (
 	maxBody      = 1 << 20          // bytes of an API request; uploads have their own limit
 	headerTime   = 10 * time.Second // to send a request's header
 	shutdownTime = 8 * time.Second  // for requests under way when a module stops
+	drainTime    = 30 * time.Second // for the rest of a body that was refused
 )
 
 // Module is what a module tells the frame of itself.
@@ -63,7 +67,26 @@ type Server struct {
 	loops   []loop
 	ready   []func(context.Context) error
 	timings *prometheus.HistogramVec
+	door    *Door // nil: the module stands behind one
+	wraps   []func(http.Handler) http.Handler
+	ending  chan struct{} // closed when the server begins to stop
 }
+
+// Door is what makes a module the one that knows who somebody is.
+type Door struct {
+	// Identify finds out who asks. It replaces the frame's own way: a signed
+	// identity in a request means nothing to a door.
+	Identify func(*http.Request) (Identity, error)
+	// SignIn is the path of the page that people are sent to who must be known
+	// and are not; it gets where they wanted to go as the parameter next.
+	SignIn string
+	// Rest gets every request for which the module has no handler, without
+	// anybody having been identified.
+	Rest http.Handler
+}
+
+// SetDoor makes the module the door of the shop.
+func (s *Server) SetDoor(d Door) { s.door = &d }
 
 type loop struct {
 	name string
@@ -83,7 +106,7 @@ func New(ctx context.Context, m Module, c Config, log *slog.Logger) (*Server, er
 	s := &Server{
 		Module: m, Config: c, Log: log, Store: store,
 		Metrics: prometheus.NewRegistry(),
-		mux:     http.NewServeMux(), inside: http.NewServeMux(),
+		mux:     http.NewServeMux(), inside: http.NewServeMux(), ending: make(chan struct{}),
 		timings: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "inshape_request_seconds", Help: "Requests by route and status class, in seconds.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
@@ -109,7 +132,13 @@ func New(ctx context.Context, m Module, c Config, log *slog.Logger) (*Server, er
 			return nil, errors.Join(fmt.Errorf("set up %s: %w", m.Name, err), store.Close())
 		}
 	}
-	s.handler = s.observed(s.mux)
+	var all http.Handler = s.mux
+	for _, wrap := range s.wraps {
+		all = wrap(all)
+	}
+	if s.handler, err = compressed(s.observed(all)); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
 	return s, nil
 }
 
@@ -119,7 +148,15 @@ func (s *Server) Base() string { return "/api/" + s.Module.Name }
 // mount adds what every module has.
 func (s *Server) mount() {
 	known := s.authenticated(s.keyed(s.inside))
-	s.mux.Handle("/", known)
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if s.door != nil {
+			if _, pattern := s.inside.Handler(r); pattern == "/" {
+				s.door.Rest.ServeHTTP(w, r)
+				return
+			}
+		}
+		known.ServeHTTP(w, r)
+	})
 	s.mux.HandleFunc("GET "+s.Base()+"/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		text, err := s.API.OpenAPI().MarshalJSON()
 		if err != nil {
@@ -129,10 +166,16 @@ func (s *Server) mount() {
 		w.Header().Set("Content-Type", "application/vnd.oai.openapi+json;version=3.1")
 		_, _ = w.Write(text)
 	})
-	s.mux.HandleFunc("GET "+s.Base()+"/docs", s.documented)
+	s.mux.HandleFunc("GET "+s.Base()+"/docs", s.perhaps(s.documented))
 	s.mux.HandleFunc("GET /healthz", s.health)
 	s.mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
-	s.mux.Handle("GET /static/", s.static)
+	s.mux.HandleFunc("GET /static/", func(w http.ResponseWriter, r *http.Request) {
+		if s.door != nil && !s.static.has(r.URL.Path) {
+			s.door.Rest.ServeHTTP(w, r)
+			return
+		}
+		s.static.ServeHTTP(w, r)
+	})
 	s.inside.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.Fail(w, r, NotFound("there is nothing at %s", r.URL.Path))
 	})
@@ -150,6 +193,9 @@ func (s *Server) Handle(pattern string, h http.Handler) { s.inside.Handle(patter
 func (s *Server) Loop(name string, run func(context.Context) error) {
 	s.loops = append(s.loops, loop{name, run})
 }
+
+// Wrap puts something around all that the module serves.
+func (s *Server) Wrap(wrap func(http.Handler) http.Handler) { s.wraps = append(s.wraps, wrap) }
 
 // Ready adds a check to the module's health.
 func (s *Server) Ready(check func(context.Context) error) { s.ready = append(s.ready, check) }
@@ -197,6 +243,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	})
 	group.Go(func() error {
 		<-ctx.Done()
+		close(s.ending)
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 		defer cancel()
 		if err := server.Shutdown(ending); err != nil {
@@ -206,6 +253,10 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	})
 	return errors.Join(group.Wait(), s.Store.Close())
 }
+
+// Ending is closed when the server begins to stop: who waits in a request for
+// something to happen answers then.
+func (s *Server) Ending() <-chan struct{} { return s.ending }
 
 // Close closes the store of a server that never ran.
 func (s *Server) Close() error { return s.Store.Close() }
@@ -250,10 +301,32 @@ func (s *Server) Fail(w http.ResponseWriter, r *http.Request, err error) {
 		writeProblem(w, p)
 		return
 	}
+	if p.Status == http.StatusUnauthorized && s.door != nil {
+		if r.Header.Get("HX-Request") == "true" {
+			w.Header().Set("HX-Redirect", s.door.SignIn)
+		} else if r.Method == http.MethodGet {
+			http.Redirect(w, r, s.door.SignIn+"?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
+			return
+		}
+	}
 	s.pages.fail(w, r, p)
 }
 
-// keyed bounds the bodies of API requests and takes note of their Idempotency-Key.
+// compressed sends texts compressed to those who take it.
+func compressed(next http.Handler) (http.Handler, error) {
+	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(1024), gzhttp.ContentTypes([]string{
+		"text/html", "text/css", "text/javascript", "text/plain", "text/csv", "application/json", "application/problem+json",
+		"application/vnd.oai.openapi+json", "image/svg+xml", "model/gltf+json",
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("set up compression: %w", err)
+	}
+	return wrap(next), nil
+}
+
+// keyed takes note of a request's Idempotency-Key. What it asks is its method,
+// its path and its body; of an upload, which is not to be held in memory, the
+// length and the type stand for the body.
 func (s *Server) keyed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		key := r.Header.Get(idempotencyHeader)
@@ -263,6 +336,12 @@ func (s *Server) keyed(next http.Handler) http.Handler {
 		}
 		if len(key) > 128 {
 			s.Fail(w, r, Invalid("Idempotency-Key: at most 128 characters"))
+			return
+		}
+		kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+		if kind != "" && kind != "application/json" && kind != "application/x-www-form-urlencoded" {
+			digest := fmt.Appendf(nil, "%s %d %s", kind, r.ContentLength, r.Header.Get("Content-Digest"))
+			next.ServeHTTP(w, r.WithContext(withOnce(r.Context(), key, r.Method, r.URL.RequestURI(), digest)))
 			return
 		}
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
@@ -290,7 +369,9 @@ func (s *Server) observed(next http.Handler) http.Handler {
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Referrer-Policy", "same-origin")
 		header.Set("X-Frame-Options", "DENY")
+		header.Set("Content-Security-Policy", bareContent)
 		out := &recorder{ResponseWriter: w, status: http.StatusOK}
+		body := r.Body
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler {
@@ -315,7 +396,22 @@ func (s *Server) observed(next http.Handler) http.Handler {
 				"ms", took.Milliseconds(), "id", id)
 		}()
 		next.ServeHTTP(out, r)
+		if out.status >= 400 && body != nil && body != http.NoBody && r.Header.Get("Expect") == "" {
+			drain(out, body)
+		}
 	})
+}
+
+// drain reads what is left of a body that was refused. A client that still sends
+// when the connection is closed loses the answer: it would see a reset and not
+// the reason.
+func drain(w http.ResponseWriter, body io.Reader) {
+	control := http.NewResponseController(w)
+	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(drainTime)) != nil {
+		return
+	}
+	_, _ = io.Copy(io.Discard, body) // what comes of it is the same
+	_ = control.SetReadDeadline(time.Time{})
 }
 
 // recorder remembers the status of an answer.

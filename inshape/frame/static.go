@@ -66,6 +66,11 @@ func (f *files) address(path string) (string, error) {
 	return "/static/" + path + "?v=" + known.hash, nil
 }
 
+func (f *files) has(path string) bool {
+	_, ok := f.byPath[strings.TrimPrefix(path, "/static/")]
+	return ok
+}
+
 func (f *files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	known, ok := f.byPath[strings.TrimPrefix(r.URL.Path, "/static/")]
 	if !ok {
@@ -77,6 +82,7 @@ func (f *files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		cache = "public, max-age=31536000, immutable"
 	}
 	w.Header().Set("Cache-Control", cache)
+	w.Header().Set("Content-Security-Policy", contentPolicy("")) // of workers; "bare" would stop them
 	w.Header().Set("ETag", `"`+known.hash+`"`)
 	http.ServeFileFS(w, r, known.in, known.name)
 }

@@ -52,7 +52,7 @@ type Module struct {
 	stop func()
 }
 
-// Start starts a module, and stops it when the test ends. Without settings it
+// Start starts a module, waits until it is well, and stops it when the test ends. Without settings it
 // has a folder of its own, and its webhooks may go to loopback addresses. To
 // start one again on the same data, give both INSHAPE_DATA.
 func Start(t testing.TB, m frame.Module, settings ...Setting) *Module {
@@ -68,7 +68,7 @@ func Start(t testing.TB, m frame.Module, settings ...Setting) *Module {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	server, err := frame.New(ctx, m, config, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
+	server, err := frame.New(ctx, m, config, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError})))
 	if err != nil {
 		cancel()
 		t.Fatal(err)
@@ -87,7 +87,16 @@ func Start(t testing.TB, m frame.Module, settings ...Setting) *Module {
 		}
 	})
 	t.Cleanup(stop)
-	return &Module{URL: "http://" + listener.Addr().String(), Server: server, t: t, stop: stop}
+	started := &Module{URL: "http://" + listener.Addr().String(), Server: server, t: t, stop: stop}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		health := started.As(frame.Identity{}).Get("/healthz")
+		if health.Status == http.StatusOK {
+			return started
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s does not become well: %s", m.Name, health.Body)
+		}
+	}
 }
 
 // Stop stops the module as SIGTERM does, and returns when it is gone.

@@ -70,9 +70,12 @@
   document.addEventListener("DOMContentLoaded", () => {
     prepare(document);
     document.body.addEventListener("htmx:load", (event) => prepare(event.detail.elt.parentElement || event.detail.elt));
-    document.body.addEventListener("toast", (event) => toast(event.detail.value ?? event.detail.text, event.detail.kind));
+    document.body.addEventListener("toast", (event) => {
+      if (!event.target.hasAttribute("data-silent")) toast(event.detail.value ?? event.detail.text, event.detail.kind);
+    });
     document.body.addEventListener("htmx:responseError", (event) => {
-      if (!event.detail.elt.hasAttribute("data-silent")) toast("That did not work: " + (event.detail.xhr.status || "no answer"), "bad");
+      // The server says what was wrong in HX-Trigger; who says nothing is told of here.
+      if (!event.detail.elt.hasAttribute("data-silent") && !event.detail.xhr.getResponseHeader("HX-Trigger")) toast("That did not work: " + event.detail.xhr.status, "bad");
     });
     document.body.addEventListener("htmx:sendError", (event) => {
       if (!event.detail.elt.hasAttribute("data-silent")) toast("The server cannot be reached at the moment", "bad");
