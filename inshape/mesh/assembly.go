@@ -10,8 +10,9 @@ import (
 // edge at which four or more facets meet becomes several at one place, each
 // with the two facets beside one piece of the solid. Vertices are doubled for
 // that, and where they cannot be, edges are parted in the middle. It tells how
-// many such edges there were.
-func assemble(m *Mesh) (seams int) {
+// many such edges there were. Then it drops what is thinner than a part of size
+// all over, and tidies slivers; vertices before first stay where they are.
+func assemble(m *Mesh, first int32, size float64) (seams int) {
 	m.collapse()
 	m.cancel()
 	for round := range 16 {
@@ -20,15 +21,72 @@ func assemble(m *Mesh) (seams int) {
 			seams = len(split)
 		}
 		if len(split) == 0 {
+			m.dropFilms(mates, size/8)
+			if mates, split = m.mates(); len(split) == 0 {
+				m.tidy(mates, first, size)
+			}
 			break
 		}
 		m.fan(mates)
-		if !m.part(mates) {
-			break
-		}
+		m.part(mates)
 	}
 	m.Compact()
 	return seams
+}
+
+// dropFilms drops closed surfaces that are thinner than thickness on the mean:
+// the slits and flakes that rounding leaves between faces that should be one.
+func (m *Mesh) dropFilms(mates []int32, thickness float64) {
+	shell := m.shells(mates)
+	type sums struct {
+		volume, area float64
+		start        Vec
+	}
+	of := map[int32]*sums{}
+	for f, s := range shell {
+		p, q, r := m.Corners(f)
+		t := of[s]
+		if t == nil {
+			t = &sums{start: p}
+			of[s] = t
+		}
+		n := q.Sub(p).Cross(r.Sub(p))
+		t.volume += n.Dot(p.Sub(t.start)) / 6
+		t.area += n.Len() / 2
+	}
+	kept := m.Facets[:0]
+	for f, s := range shell {
+		if t := of[s]; 2*math.Abs(t.volume) > thickness*t.area {
+			kept = append(kept, m.Facets[f])
+		}
+	}
+	m.Facets = kept
+}
+
+// shells numbers the facets' shells from 0, in the order of their first facets.
+func (m *Mesh) shells(mates []int32) []int32 {
+	shell := slices.Repeat([]int32{-1}, len(m.Facets))
+	var stack []int32
+	count := int32(0)
+	for f := range shell {
+		if shell[f] >= 0 {
+			continue
+		}
+		shell[f] = count
+		stack = append(stack, int32(f))
+		for len(stack) > 0 {
+			f := stack[len(stack)-1]
+			stack = stack[:len(stack)-1]
+			for h := 3 * f; h < 3*f+3; h++ {
+				if g := mates[h] / 3; shell[g] < 0 {
+					shell[g] = count
+					stack = append(stack, g)
+				}
+			}
+		}
+		count++
+	}
+	return shell
 }
 
 // collapse makes the ends of edges one that are at the same place, and drops
@@ -201,7 +259,16 @@ func (m *Mesh) radial(low int32, group []half) {
 		angle[h.at] = math.Atan2(d.Dot(y), d.Dot(x))
 	}
 	slices.SortFunc(group, func(a, b half) int {
-		return cmp.Or(cmp.Compare(angle[a.at], angle[b.at]), cmp.Compare(a.at, b.at))
+		switch d := angle[a.at] - angle[b.at]; {
+		case d != 0:
+			return sign(d)
+		case (m.corner(a.at) == low) != (m.corner(b.at) == low):
+			if m.corner(a.at) == low { // one piece of the solid ends where the next begins
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.at, b.at)
 	})
 }
 
@@ -242,8 +309,8 @@ func (m *Mesh) fan(mates []int32) {
 }
 
 // part parts edges that still have more than two facets, each pair of mates
-// at a middle of its own, and tells whether it did.
-func (m *Mesh) part(mates []int32) (did bool) {
+// at a middle of its own, as far as they are not of one facet.
+func (m *Mesh) part(mates []int32) {
 	touched := make([]bool, len(m.Facets))
 	var halves []int32
 	for _, group := range m.edges() {
@@ -268,7 +335,5 @@ func (m *Mesh) part(mates []int32) (did bool) {
 			m.Facets = append(m.Facets, f)
 			m.Facets[e/3][(e+1)%3] = middle
 		}
-		did = true
 	}
-	return did
 }

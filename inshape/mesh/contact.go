@@ -101,15 +101,27 @@ func touch(f, g *[3]Vec) (c contact) {
 }
 
 // straddles gives the sides of f's corners of g's plane, and whether they are
-// not all on one.
+// not all on one. As they share a normal, a filter of its own comes first: its
+// error is below 6e-15 of the bound's factors.
 func straddles(g, f *[3]Vec, sides *[3]int) bool {
+	u, v := g[1].Sub(g[0]), g[2].Sub(g[0])
+	n := u.Cross(v)
+	scale := 1e-14 * u.largest() * v.largest()
 	low, high := 1, -1
 	for k, p := range f {
-		sides[k] = orient3d(g[0], g[1], g[2], p)
+		w := p.Sub(g[0])
+		if d := n.Dot(w); math.Abs(d) > scale*w.largest() {
+			sides[k] = sign(d)
+		} else {
+			sides[k] = orient3d(g[0], g[1], g[2], p)
+		}
 		low, high = min(low, sides[k]), max(high, sides[k])
 	}
 	return low <= 0 && high >= 0
 }
+
+// largest is the largest of v's components.
+func (v Vec) largest() float64 { return max(math.Abs(v[0]), math.Abs(v[1]), math.Abs(v[2])) }
 
 // pierced is touch for facets in different planes: their common points lie on
 // the planes' line, and end where an edge of one passes the other's plane.

@@ -3,6 +3,7 @@ package mesh
 import (
 	"cmp"
 	"context"
+	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -32,22 +33,40 @@ type meeting struct {
 // meetings gives the pairs of facets whose contact is wanted, in order; it stops
 // somewhere above limit. Facets without area take no part.
 func (b *BVH) meetings(ctx context.Context, limit int, wanted func(*contact) bool) ([]meeting, error) {
-	m := b.mesh
+	s := search{BVH: b, boxes: make([]Box, len(b.order)), wanted: wanted}
+	var leaves []int32
+	for i := range b.nodes {
+		if b.nodes[i].left < 0 {
+			leaves = append(leaves, int32(i))
+		}
+	}
 	var mu sync.Mutex // guards found
 	var found []meeting
-	var next, total atomic.Int64
-	const block = 256
-	parallel(runtime.GOMAXPROCS(0), func(int) {
+	var boxed, next, total atomic.Int64
+	const block = 64
+	workers := runtime.GOMAXPROCS(0)
+	parallel(workers, func(int) {
+		for {
+			n := int(boxed.Add(block)) - block
+			if n >= len(leaves) {
+				return
+			}
+			for _, leaf := range leaves[n:min(n+block, len(leaves))] {
+				s.box(&b.nodes[leaf])
+			}
+		}
+	})
+	parallel(workers, func(int) {
 		var mine []meeting
 		stack := make([]int32, 0, 64)
 		for ctx.Err() == nil {
-			from := int(next.Add(block)) - block
-			if from >= len(m.Facets) || total.Load() > int64(limit) {
+			n := int(next.Add(block)) - block
+			if n >= len(leaves) || total.Load() > int64(limit) {
 				break
 			}
 			before := len(mine)
-			for f := from; f < min(from+block, len(m.Facets)); f++ {
-				mine = b.met(int32(f), stack, mine, wanted)
+			for _, leaf := range leaves[n:min(n+block, len(leaves))] {
+				mine = s.leaf(&b.nodes[leaf], stack, mine)
 			}
 			total.Add(int64(len(mine) - before))
 		}
@@ -61,37 +80,56 @@ func (b *BVH) meetings(ctx context.Context, limit int, wanted func(*contact) boo
 	return found, context.Cause(ctx)
 }
 
-// met appends f's meetings with later facets.
-func (b *BVH) met(f int32, stack []int32, found []meeting, wanted func(*contact) bool) []meeting {
-	m := b.mesh
-	p, q, r := m.Corners(int(f))
-	corners := [3]Vec{p, q, r}
-	if projection(&corners) < 0 || len(b.nodes) == 0 {
-		return found
+// search is a run of meetings.
+type search struct {
+	*BVH
+	boxes  []Box // of the facets, in the tree's order; those without area meet none
+	wanted func(*contact) bool
+}
+
+func (s *search) box(leaf *bvhNode) {
+	for i := leaf.from; i < leaf.to; i++ {
+		c := s.corners(i)
+		s.boxes[i] = around(&c)
+		if projection(&c) < 0 {
+			s.boxes[i] = Box{Vec{math.Inf(1)}, Vec{math.Inf(-1)}}
+		}
 	}
-	box := around(&corners)
+}
+
+// corners are those of the facet at place i of the tree's order.
+func (s *search) corners(i int32) (c [3]Vec) {
+	c[0], c[1], c[2] = s.mesh.Corners(int(s.order[i]))
+	return c
+}
+
+// leaf appends the meetings of a leaf's facets with each other and with those in
+// later leaves.
+func (s *search) leaf(leaf *bvhNode, stack []int32, found []meeting) []meeting {
 	stack = append(stack[:0], 0)
 	for len(stack) > 0 {
-		n := &b.nodes[stack[len(stack)-1]]
+		n := &s.nodes[stack[len(stack)-1]]
 		stack = stack[:len(stack)-1]
-		if !n.box.meets(box) {
+		if n.to <= leaf.from || !n.box.meets(leaf.box) {
 			continue
 		}
 		if n.left >= 0 {
 			stack = append(stack, n.left, n.right)
 			continue
 		}
-		for _, g := range b.order[n.from:n.to] {
-			if g <= f {
-				continue
-			}
-			p, q, r := m.Corners(int(g))
-			other := [3]Vec{p, q, r}
-			if !around(&other).meets(box) || projection(&other) < 0 {
-				continue
-			}
-			if c := touch(&corners, &other); wanted(&c) {
-				found = append(found, meeting{[2]int32{f, g}, c})
+		for i := leaf.from; i < leaf.to; i++ {
+			for j := max(n.from, i+1); j < n.to; j++ {
+				if !s.boxes[i].meets(s.boxes[j]) {
+					continue
+				}
+				f, g := i, j
+				if s.order[f] > s.order[g] {
+					f, g = g, f
+				}
+				p, q := s.corners(f), s.corners(g)
+				if c := touch(&p, &q); s.wanted(&c) {
+					found = append(found, meeting{[2]int32{s.order[f], s.order[g]}, c})
+				}
 			}
 		}
 	}

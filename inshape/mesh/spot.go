@@ -1,6 +1,9 @@
 package mesh
 
-import "math/big"
+import (
+	"math"
+	"math/big"
+)
 
 // blur bounds how far off the coordinates of a computed point are, in units of
 // the grid: they are below 2³² and rounded to a relative 2⁻⁵².
@@ -65,7 +68,39 @@ func (p *spot) same(q *spot) bool {
 	return true
 }
 
-// turnExact is orient2d along an axis.
+// amid is the mean of three points with weights above 0.
+func amid(p [3]*spot, weights [3]int64) spot {
+	h := &homogeneous{}
+	h[3].SetInt64(weights[0] + weights[1] + weights[2])
+	var x, y big.Int
+	for i := range 3 {
+		a, b, c := p[i].full(), p[(i+1)%3].full(), p[(i+2)%3].full()
+		x.Mul(x.SetInt64(weights[i]), y.Mul(&b[3], &c[3]))
+		for k := range 3 {
+			h[k].Add(&h[k], y.Mul(&x, &a[k]))
+		}
+		h[3].Mul(&h[3], &a[3])
+	}
+	return newSpot(h)
+}
+
+// turn is orient2d along an axis, exact.
+func turn(p, q, r *spot, axis int) int {
+	a, b, c := flat(p.at, axis), flat(q.at, axis), flat(r.at, axis)
+	if p.exact == nil && q.exact == nil && r.exact == nil {
+		return orient2d(a, b, c)
+	}
+	ux, uy := a[0]-c[0], a[1]-c[1]
+	vx, vy := b[0]-c[0], b[1]-c[1]
+	left, right := ux*vy, uy*vx
+	bound := 4*blur*(math.Abs(ux)+math.Abs(uy)+math.Abs(vx)+math.Abs(vy)) + 8*roundoff*(math.Abs(left)+math.Abs(right)) + 32*blur*blur
+	if det := left - right; det > bound || -det > bound {
+		return sign(det)
+	}
+	return turnExact(p, q, r, axis)
+}
+
+// turnExact is turn for points near a line.
 func turnExact(p, q, r *spot, axis int) int {
 	a, b, c := p.full(), q.full(), r.full()
 	x, y := (axis+1)%3, (axis+2)%3

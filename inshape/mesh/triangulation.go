@@ -80,19 +80,7 @@ func (t *triangulation) apex(h int32) int32 { return t.origin[preceding(h)] }
 
 // turn is the exact orientation of three nodes.
 func (t *triangulation) turn(a, b, c int32) int {
-	p, q, r := &t.nodes[a], &t.nodes[b], &t.nodes[c]
-	if p.exact == nil && q.exact == nil && r.exact == nil {
-		return orient2d(p.flat, q.flat, r.flat)
-	}
-	// Coordinates are off by blur at most.
-	ux, uy := p.flat[0]-r.flat[0], p.flat[1]-r.flat[1]
-	vx, vy := q.flat[0]-r.flat[0], q.flat[1]-r.flat[1]
-	left, right := ux*vy, uy*vx
-	bound := 4*blur*(math.Abs(ux)+math.Abs(uy)+math.Abs(vx)+math.Abs(vy)) + 8*roundoff*(math.Abs(left)+math.Abs(right)) + 32*blur*blur
-	if det := left - right; det > bound || -det > bound {
-		return sign(det)
-	}
-	return turnExact(&p.spot, &q.spot, &r.spot, t.axis)
+	return turn(&t.nodes[a].spot, &t.nodes[b].spot, &t.nodes[c].spot, t.axis)
 }
 
 // add puts a point in, unless it is there, and gives its node.

@@ -58,15 +58,17 @@ func Union(ctx context.Context, m *Mesh, o UnionOptions) (*Unioned, error) {
 	u := &Unioned{Mesh: m}
 	u.Volume[0] = Measure(m).Volume
 	u.Volume[1] = u.Volume[0]
-	t := Analyse(m)
 	welded := m.Clone()
 	welded.Weld(0)
-	shell := welded.dropRepeated(t.Shell)
-	open, crowded := welded.balance()
-	if open > 0 {
+	welded.dropRepeated()
+	if open := welded.unbalanced(); open > 0 {
 		u.Reason = fmt.Sprintf("%d edges are open or their facets look different ways: close the surface first", open)
 		return u, nil
 	}
+	mates, crowded := welded.mates()
+	shell := welded.shells(mates)
+	sound := Analyse(m)
+	touching := len(crowded) > 0 && !(sound.Solid() && slices.Equal(mates, sound.Twin))
 	const rounds = 4
 	result, level := welded, int32(o.Winding)
 	for round := range rounds {
@@ -75,7 +77,7 @@ func Union(ctx context.Context, m *Mesh, o UnionOptions) (*Unioned, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(met) == 0 && (round > 0 || (t.Shells < 2 && !crowded && level == 1)) {
+		if len(met) == 0 && (round > 0 || (sound.Shells < 2 && !touching && level == 1)) {
 			break
 		}
 		a, err := arrange(ctx, result, tree, o.MaxContacts)
@@ -101,10 +103,14 @@ func Union(ctx context.Context, m *Mesh, o UnionOptions) (*Unioned, error) {
 			}
 		}
 		next, all := a.keep(before, level)
-		if all && !a.laid && round == 0 && t.Solid() {
+		if all && !a.laid && round == 0 && sound.Solid() {
 			return u, nil
 		}
-		u.Seams = assemble(next)
+		u.Seams = assemble(next, int32(len(a.mesh.Vertices)), a.grid.unit*(1<<11))
+		if len(next.Facets) == 0 && level == 1 {
+			u.Reason = "the surface encloses no volume"
+			return u, nil
+		}
 		result, level = next, 1
 		shell = make([]int32, len(result.Facets))
 	}
@@ -121,23 +127,14 @@ func Union(ctx context.Context, m *Mesh, o UnionOptions) (*Unioned, error) {
 	return u, nil
 }
 
-// dropRepeated drops facets that have a vertex twice, and gives the others'
-// shells.
-func (m *Mesh) dropRepeated(shell []int32) (kept []int32) {
-	facets := m.Facets[:0]
-	for f, c := range m.Facets {
-		if c[0] != c[1] && c[1] != c[2] && c[2] != c[0] {
-			facets = append(facets, c)
-			kept = append(kept, shell[f])
-		}
-	}
-	m.Facets = facets
-	return kept
+// dropRepeated drops facets that have a vertex twice.
+func (m *Mesh) dropRepeated() {
+	m.Facets = slices.DeleteFunc(m.Facets, func(c Facet) bool { return c[0] == c[1] || c[1] == c[2] || c[2] == c[0] })
 }
 
-// balance counts the edges along which not as many facets run forward as
-// backward, and tells whether more than two meet at any.
-func (m *Mesh) balance() (open int, crowded bool) {
+// unbalanced counts the edges along which not as many facets run forward as
+// backward.
+func (m *Mesh) unbalanced() (edges int) {
 	for low, group := range m.edges() {
 		forward := 0
 		for _, h := range group {
@@ -146,11 +143,10 @@ func (m *Mesh) balance() (open int, crowded bool) {
 			}
 		}
 		if 2*forward != len(group) {
-			open++
+			edges++
 		}
-		crowded = crowded || len(group) > 2
 	}
-	return open, crowded
+	return edges
 }
 
 // keep gives the pieces where the winding number passes level, and whether

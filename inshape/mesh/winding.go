@@ -281,25 +281,9 @@ func (w *winder) cast(p int32) (int32, error) {
 	base := newPlane(corners[0], corners[1], corners[2])
 	at := w.surface.Facets[p]
 	a, b, c := &w.points[at[0]], &w.points[at[1]], &w.points[at[2]]
-	for try := range 64 {
-		s, t := math.Mod(0.31+0.7548776662466927*float64(try), 1), math.Mod(0.37+0.5698402909980532*float64(try), 1)
-		if s+t > 1 {
-			s, t = 1-s, 1-t
-		}
-		q := a.at.Add(b.at.Sub(a.at).Mul(s)).Add(c.at.Sub(a.at).Mul(t))
-		h := &homogeneous{}
-		for k := range q {
-			q[k] = math.RoundToEven(q[k] / blur)
-			h[k].SetInt64(int64(q[k]))
-			q[k] *= blur
-		}
-		h[3].SetInt64(1 / blur)
-		middle := spot{q, h}
-		turn := turnExact(a, b, &middle, axis)
-		if turn == 0 || turnExact(b, c, &middle, axis) != turn || turnExact(c, a, &middle, axis) != turn {
-			continue
-		}
-		above, ok := w.above(&middle, axis, base)
+	for try := range int64(64) {
+		q := amid([3]*spot{a, b, c}, [3]int64{64 + try, 65 + try*try%97, 63})
+		above, ok := w.above(&q, axis, base)
 		if !ok {
 			continue
 		}
@@ -323,12 +307,13 @@ func (w *winder) cast(p int32) (int32, error) {
 // of. It gives up where q is on the shadow of an edge.
 func (w *winder) above(q *spot, axis int, base *plane) (sum int32, ok bool) {
 	i, j := (axis+1)%3, (axis+2)%3
+	beside := func(b *Box, k int) bool { return q.at[k] < b.Min[k]-blur || q.at[k] > b.Max[k]+blur }
 	w.over = map[int32]int32{}
 	stack := []int32{0}
 	for len(stack) > 0 {
 		n := &w.tree.nodes[stack[len(stack)-1]]
 		stack = stack[:len(stack)-1]
-		if q.at[i] < n.box.Min[i] || q.at[i] > n.box.Max[i] || q.at[j] < n.box.Min[j] || q.at[j] > n.box.Max[j] {
+		if beside(&n.box, i) || beside(&n.box, j) {
 			continue
 		}
 		if n.left >= 0 {
@@ -336,25 +321,27 @@ func (w *winder) above(q *spot, axis int, base *plane) (sum int32, ok bool) {
 			continue
 		}
 		for _, f := range w.tree.order[n.from:n.to] {
-			var g [3]Vec
-			g[0], g[1], g[2] = w.mesh.Corners(int(f))
-			turn := orient2d(flat(g[0], axis), flat(g[1], axis), flat(g[2], axis))
+			var g [3]spot
+			for k, v := range w.mesh.Facets[f] {
+				g[k].at = w.mesh.Vertices[v]
+			}
+			up := turn(&g[0], &g[1], &g[2], axis)
 			var s [3]int
 			for k := range 3 {
-				s[k] = orient2d(flat(g[k], axis), flat(g[(k+1)%3], axis), flat(q.at, axis))
+				s[k] = turn(&g[k], &g[(k+1)%3], q, axis)
 			}
 			where, within := between(s)
 			switch {
-			case turn == 0 && s == [3]int{}:
+			case up == 0 && s == [3]int{} && !w.mesh.flat(w.mesh.Facets[f]):
 				return 0, false
-			case turn == 0 || !within:
+			case up == 0 || !within:
 				continue
 			case where != inside:
 				return 0, false
 			}
-			if over(q.exact, axis, newPlane(g[0], g[1], g[2]), base) > 0 {
-				sum += int32(turn)
-				w.over[w.shell[f]] += int32(turn)
+			if over(q.exact, axis, newPlane(g[0].at, g[1].at, g[2].at), base) > 0 {
+				sum += int32(up)
+				w.over[w.shell[f]] += int32(up)
 			}
 		}
 	}
