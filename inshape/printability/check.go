@@ -156,21 +156,20 @@ func (c *check) walls() {
 		return
 	}
 	thinnest, thin, weak := t.Places[0].Value, t.Below(w.Supported-slack), t.Below(w.Unsupported-slack)
-	switch {
-	case thinnest >= w.Supported-slack:
-	case thin > w.Tolerate:
-		c.found(Finding{
-			Code: ThinWall, Severity: Error, Measured: thinnest, Limit: w.Supported, Unit: "mm", Places: below(t.Places, w.Supported-slack),
-			Text:     fmt.Sprintf("Walls down to %s mm; the least is %s mm. %s of the surface is thinner.", short(thinnest), short(w.Supported), percent(thin)),
+	if places := below(t.Places, w.Supported-slack); len(places) > 0 {
+		x := Finding{
+			Code: ThinWall, Severity: Error, Measured: thinnest, Limit: w.Supported, Unit: "mm", Places: places,
+			Text: fmt.Sprintf("Walls are as thin as %s mm; %s of the surface is below the least of %s mm.",
+				short(thinnest), percent(thin), short(w.Supported)),
 			Remedies: c.thicker(thinnest, w.Supported),
-		})
-	default:
-		c.found(Finding{
-			Code: ThinEdge, Severity: Warning, Measured: thinnest, Limit: w.Supported, Unit: "mm", Places: below(t.Places, w.Supported-slack),
-			Text:     fmt.Sprintf("Edges and details down to %s mm, on %s of the surface, are blunted or lost; %s mm hold.", short(thinnest), percent(thin), short(w.Supported)),
-			Remedies: c.thicker(thinnest, w.Supported),
-		})
-		thinnest = w.Supported // of what is no edge
+		}
+		if thin <= w.Tolerate {
+			x.Code, x.Severity = ThinSpot, Warning
+			x.Text = fmt.Sprintf("Spots are as thin as %s mm, on %s of the surface; below %s mm they may be lost.",
+				short(thinnest), percent(thin), short(w.Supported))
+			thinnest = w.Supported // of what is no spot
+		}
+		c.found(x)
 	}
 	if places := below(t.Places, w.Unsupported-slack); len(places) > 0 && weak > thin+w.Tolerate {
 		c.found(Finding{

@@ -97,19 +97,19 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			"thin wall", func(f *Facts) { f.Thickness = walls(0.53) }, "pa12-sls",
-			ThinWall, Error, "Walls down to 0.53 mm; the least is 0.7 mm. 100 % of the surface is thinner.", "thicken to 0.7 mm; scale by 1.35", 1,
+			ThinWall, Error, "Walls are as thin as 0.53 mm; 100 % of the surface is below the least of 0.7 mm.", "thicken to 0.7 mm; scale by 1.35", 1,
 		},
 		{
 			"thin wall of a large part", func(f *Facts) { f.Thickness, f.Box = walls(0.53), [3]float64{320, 320, 320} }, "pa12-sls",
-			ThinWall, Error, "Walls down to 0.53 mm", "thicken to 0.7 mm", 1,
+			ThinWall, Error, "Walls are as thin as 0.53 mm", "thicken to 0.7 mm", 1,
 		},
 		{
 			"foil", func(f *Facts) { f.Thickness = walls(0.004) }, "pa12-sls",
-			ThinWall, Error, "Walls down to less than 0.01 mm", "thicken to 0.7 mm", 1,
+			ThinWall, Error, "Walls are as thin as less than 0.01 mm", "thicken to 0.7 mm", 1,
 		},
 		{
-			"thin edge", func(f *Facts) { f.Thickness = walls(3); f.Thickness.Places = []Place{spot(0.1), spot(3)} }, "pa12-sls",
-			ThinEdge, Warning, "Edges and details down to 0.1 mm, on less than 0.1 % of the surface, are blunted or lost; 0.7 mm hold.", "thicken to 0.7 mm", 1,
+			"thin spot", func(f *Facts) { f.Thickness = walls(3); f.Thickness.Places = []Place{spot(0.1), spot(3)} }, "pa12-sls",
+			ThinSpot, Warning, "Spots are as thin as 0.1 mm, on less than 0.1 % of the surface; below 0.7 mm they may be lost.", "thicken to 0.7 mm", 1,
 		},
 		{
 			"weak wall", func(f *Facts) { f.Thickness = walls(0.85) }, "pa12-sls",

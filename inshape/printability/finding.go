@@ -21,7 +21,7 @@ const (
 	TooLarge     Code = "too-large"     // for the machine
 	TooSmall     Code = "too-small"     // to show, or to be found again
 	ThinWall     Code = "thin-wall"     // thinner than the process can make
-	ThinEdge     Code = "thin-edge"     // the same, on so little of the surface that only edges are blunted
+	ThinSpot     Code = "thin-spot"     // the same, on so little of the surface that the part holds
 	WeakWall     Code = "weak-wall"     // holds only where it is held on two sides
 	NarrowGap    Code = "narrow-gap"    // what fuses across it
 	LooseShells  Code = "loose-shells"  // more than one piece takes

@@ -19,18 +19,25 @@ const (
 
 // Thickness sums up the thickness of a part's walls.
 type Thickness struct {
-	Places []Place   `json:"places"` // the thinnest one of each region, the thinnest first; Value is mm
+	Places []Place   `json:"places"` // the thinnest spot of each region, the thinnest first; Value is mm
 	Curve  []float64 `json:"curve"`  // percent of the surface that is thinner than (i+1) · 0.05 mm
 }
 
 // NewThickness sums up the thickness of each facet of m, mm (+Inf: nothing
-// opposite), as mesh.BVH.Thickness gives it. O(n log n).
+// opposite), as mesh.BVH.Thickness gives it. A spot is the thinnest 1 mm² of a
+// region, or a thousandth of a small part: slivers along edges, which are thin by
+// nature and of no area, make none. O(n log n).
 func NewThickness(m *mesh.Mesh, thickness []float64) *Thickness {
 	t := &Thickness{Curve: make([]float64, curvePoints)}
 	box := m.Bounds()
 	size := box.Size()
 	cell := max(size[0], size[1], size[2]) / cells
-	thinnest := map[[3]int]Place{}
+
+	type facet struct {
+		Place
+		area float64
+	}
+	regions := map[[3]int][]facet{}
 	var whole float64
 	for f, d := range thickness {
 		a, b, c := m.Corners(f)
@@ -47,9 +54,7 @@ func NewThickness(m *mesh.Mesh, thickness []float64) *Thickness {
 		for k := range key {
 			key[k] = int((at[k] - box.Min[k]) / cell)
 		}
-		if p, ok := thinnest[key]; !ok || d < p.Value {
-			thinnest[key] = Place{At: at, Facet: int32(f), Value: d}
-		}
+		regions[key] = append(regions[key], facet{Place{At: at, Facet: int32(f), Value: d}, area})
 	}
 	if whole == 0 {
 		return t
@@ -59,14 +64,24 @@ func NewThickness(m *mesh.Mesh, thickness []float64) *Thickness {
 		sum += area
 		t.Curve[i] = min(100*sum/whole, 100)
 	}
-	for _, p := range thinnest {
-		t.Places = append(t.Places, p)
+	spot := min(1, whole/1000)
+	for _, facets := range regions {
+		slices.SortFunc(facets, func(p, q facet) int { return thinner(p.Place, q.Place) })
+		var area float64
+		for _, f := range facets {
+			if area += f.area; area >= spot {
+				t.Places = append(t.Places, f.Place)
+				break
+			}
+		}
 	}
-	slices.SortFunc(t.Places, func(p, q Place) int {
-		return cmp.Or(cmp.Compare(p.Value, q.Value), cmp.Compare(p.Facet, q.Facet))
-	})
+	slices.SortFunc(t.Places, thinner)
 	t.Places = t.Places[:min(len(t.Places), maxRegions)]
 	return t
+}
+
+func thinner(p, q Place) int {
+	return cmp.Or(cmp.Compare(p.Value, q.Value), cmp.Compare(p.Facet, q.Facet))
 }
 
 // Below is the percentage of the surface where the part is thinner than limit mm.

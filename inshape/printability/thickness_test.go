@@ -57,6 +57,23 @@ func TestThicknessOfNothing(t *testing.T) {
 	}
 }
 
+// TestSlivers: what has no area is no spot, however thin, and hides none.
+func TestSlivers(t *testing.T) {
+	m := strip(3)
+	for i := range 3 {
+		m.Vertices[3*i+2][1] = 0.002 // of the first three facets, 0.001 mm² each
+	}
+	m.Append(strip(40))
+	values := make([]float64, len(m.Facets))
+	for i := range values {
+		values[i] = 4
+	}
+	values[0], values[1], values[2], values[3] = 0.001, 0.002, 0.003, 0.6
+	if p := NewThickness(m, values).Places[0]; p.Value != 0.6 || p.Facet != 3 {
+		t.Errorf("thinnest %+v", p)
+	}
+}
+
 // TestRegions: far apart places are kept apart, and no more than a screen can show.
 func TestRegions(t *testing.T) {
 	m := strip(4000)
