@@ -34,6 +34,7 @@ type Error struct {
 	Format Format // what the input was taken for; empty if unknown
 	Where  string // line, byte or part; empty for the whole file
 	Text   string // one clear line: what is wrong and what to do
+	Guess  Unit   // with MissingUnit: the unit that is likely, for a person to confirm
 }
 
 // Error gives format, place and text in one line.

@@ -9,20 +9,24 @@ import (
 const (
 	// exactCap is the largest number of edges whose cap is the best of all.
 	exactCap = 128
-	// sheetRatio is the cap's part of a shell's area from which the shell counts
-	// as an open sheet: a bowl has half a sphere's 0.5, a flat sheet 1.
+	// sheetRatio is the caps' part of a shell's area from which the shell may be an
+	// open sheet: a bowl of half a sphere has 0.5, a sheet nearly 1. So has a plate
+	// without one of its faces; but its rim lies in a plane, and closing it gives the
+	// plate a thickness.
 	sheetRatio = 0.6
+	// sheetThickness is what such a plate has at least, of its diagonal.
+	sheetThickness = 1e-3
 	// looseSheet is the part of all area below which an open sheet is dropped.
 	looseSheet = 0.01
 )
 
 // fill closes holes with facets between the points of their borders. Borders in
 // one plane that lie in each other, like the two of a ring, are closed together.
-// A shell that is an open sheet, whose caps would be as large as itself, is not
-// closed: a small one is dropped, a larger one is counted as unsolved.
+// A shell that is an open sheet is not closed: a small one is dropped, a larger
+// one is counted as unsolved.
 func (r *Repaired) fill() {
 	for range 3 { // what touched in a vertex can need a second look
-		t := Analyse(r.Mesh)
+		t := r.topology()
 		if t.BoundaryEdges == 0 {
 			return
 		}
@@ -37,6 +41,13 @@ func (r *Repaired) fill() {
 			return
 		}
 	}
+}
+
+// closure is a group of borders with the facets that close them.
+type closure struct {
+	facets []Facet
+	loops  int
+	shell  int32
 }
 
 func (r *Repaired) fillLoops(t *Topology, loops [][]int32) bool {
@@ -54,40 +65,35 @@ func (r *Repaired) fillLoops(t *Topology, loops [][]int32) bool {
 	for _, s := range shells {
 		total += s.area
 	}
-	caps := make([]float64, len(shells)) // area by shell
-	type closed struct {
-		facets []Facet
-		loops  int
-		shells []int32
-	}
-	var all []closed
+	caps := make([]shellMeasure, len(shells)) // by shell; open: not all are flat
+	var all []closure
 	for _, group := range nestLoops(m, loops) {
 		vertices := len(m.Vertices)
-		facets := c.close(group)
-		if len(facets) == 0 {
+		one := closure{c.close(group.loops), len(group.loops), shellOf[group.loops[0][0]]}
+		if len(one.facets) == 0 {
 			m.Vertices = m.Vertices[:vertices]
 			continue
 		}
-		one := closed{facets: facets, loops: len(group)}
-		area := 0.0
-		for _, f := range facets {
+		sum := &caps[one.shell]
+		middle := shells[one.shell].box.Min.Add(shells[one.shell].box.Max).Mul(0.5)
+		for _, f := range one.facets {
 			p, q, s := m.Vertices[f[0]], m.Vertices[f[1]], m.Vertices[f[2]]
-			area += q.Sub(p).Cross(s.Sub(p)).Len() / 2
+			n := q.Sub(p).Cross(s.Sub(p))
+			sum.area += n.Len() / 2
+			sum.volume += p.Sub(middle).Dot(n) / 6
 		}
-		for _, loop := range group {
-			s := shellOf[loop[0]]
-			if !slices.Contains(one.shells, s) {
-				one.shells = append(one.shells, s)
-				caps[s] += area / float64(len(group))
-			}
-		}
+		sum.open = sum.open || !group.flat
 		all = append(all, one)
 	}
-	sheet := make([]bool, len(shells))
-	loose, kept := 0, 0
-	drop := make([]bool, len(shells))
+	sheet, drop := make([]bool, len(shells)), make([]bool, len(shells))
+	loose := 0
+	r.sheets = 0
 	for i, s := range shells {
-		if caps[i] == 0 || caps[i] < sheetRatio*s.area {
+		if caps[i].area == 0 || caps[i].area < sheetRatio*s.area {
+			continue
+		}
+		thickness := 2 * math.Abs(s.volume+caps[i].volume) / (s.area + caps[i].area)
+		if !caps[i].open && thickness > sheetThickness*s.box.Size().Len() {
 			continue
 		}
 		sheet[i] = true
@@ -95,29 +101,28 @@ func (r *Repaired) fillLoops(t *Topology, loops [][]int32) bool {
 			drop[i] = true
 			loose++
 		} else {
-			kept++
+			r.sheets++
 		}
 	}
-	filled, facets := 0, 0
-	added := m.Facets
+	filled, area := 0, 0.0
+	var added []Facet
 	for _, one := range all {
-		if slices.ContainsFunc(one.shells, func(s int32) bool { return sheet[s] }) {
-			continue
+		if !sheet[one.shell] {
+			added = append(added, one.facets...)
+			filled += one.loops
 		}
-		added = append(added, one.facets...)
-		filled += one.loops
-		facets += len(one.facets)
 	}
-	r.sheets = kept
+	for i := range shells {
+		if !sheet[i] {
+			area += caps[i].area
+		}
+	}
 	if loose > 0 {
-		base := len(m.Facets)
 		m.dropShells(t, drop)
-		m.Facets = append(m.Facets[:len(m.Facets):len(m.Facets)], added[base:]...)
-		r.did(Cleaned, loose, "dropped loose sheets that bound nothing")
-	} else {
-		m.Facets = added
 	}
-	r.did(Filled, filled, "closed holes")
+	m.Facets = append(m.Facets, added...)
+	r.did(Cleaned, loose, "dropped loose sheets that bound nothing")
+	r.did(Filled, filled, "closed holes, with %.3g mm² of new surface", area)
 	return filled > 0
 }
 
@@ -315,62 +320,65 @@ func newFlatLoop(m *Mesh, loop []int32) flatLoop {
 	return p
 }
 
+// loopGroup is what is closed together: a border, and borders of islands in it.
+type loopGroup struct {
+	loops [][]int32
+	flat  bool
+}
+
 // nestLoops puts flat borders that lie directly in another one of the same plane,
 // and run against it, into its group. All others are groups of one.
-func nestLoops(m *Mesh, loops [][]int32) [][][]int32 {
+// O(k log k) for borders that are mostly apart.
+func nestLoops(m *Mesh, loops [][]int32) []loopGroup {
 	flats := make([]flatLoop, len(loops))
+	boxes := &Mesh{}
 	for i, loop := range loops {
 		flats[i] = newFlatLoop(m, loop)
+		n := int32(len(boxes.Vertices))
+		boxes.Vertices = append(boxes.Vertices, flats[i].box.Min, flats[i].box.Max)
+		boxes.Facets = append(boxes.Facets, Facet{n, n + 1, n + 1})
 	}
-	order := make([]int, len(loops))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(flats[i].area, flats[j].area) })
-	outer := make([]int, len(loops))
+	tree := NewBVH(boxes)
+	outer := make([]int32, len(loops))
 	work := 50_000_000 // points looked at
-	for n, i := range order {
-		outer[i] = -1
+	for i := range flats {
 		in := &flats[i]
+		outer[i] = -1
 		if !in.flat {
 			continue
 		}
-		for _, j := range order[n+1:] { // the smallest around it is the direct one
+		p := m.Vertices[in.vertices[0]]
+		around := int32(-1) // the smallest one around it
+		tree.overlapping(in.box, func(j int32) bool {
+			work--
 			out := &flats[j]
-			size := out.box.Size().Len()
-			if !out.flat || in.area == out.area || !out.box.meets(in.box) || math.Abs(in.normal.Dot(out.normal)) < 0.999 {
-				continue
+			if !out.flat || in.area >= out.area || around >= 0 && out.area >= flats[around].area ||
+				!out.box.meets(in.box) || math.Abs(in.normal.Dot(out.normal)) < 0.999 ||
+				math.Abs(p.Dot(out.normal)-out.height) > 1e-4*out.box.Size().Len() {
+				return work > 0
 			}
-			p := m.Vertices[in.vertices[0]]
-			if math.Abs(p.Dot(out.normal)-out.height) > 1e-4*size {
-				continue
-			}
-			if work -= len(out.vertices); work < 0 {
-				break
-			}
+			work -= len(out.vertices)
 			if out.contains(m, p) {
-				if in.normal.Dot(out.normal) < 0 {
-					outer[i] = j
-				}
-				break
+				around = j
 			}
+			return work > 0
+		})
+		if around >= 0 && in.normal.Dot(flats[around].normal) < 0 {
+			outer[i] = around
 		}
 	}
-	var groups [][][]int32
+	var groups []loopGroup
 	at := make([]int, len(loops))
 	for i, loop := range loops {
-		if outer[i] < 0 {
+		if j := outer[i]; j < 0 || outer[j] >= 0 {
 			at[i] = len(groups)
-			groups = append(groups, [][]int32{loop})
+			groups = append(groups, loopGroup{[][]int32{loop}, flats[i].flat})
 		}
 	}
 	for i, loop := range loops {
-		if j := outer[i]; j >= 0 {
-			if outer[j] >= 0 { // cannot be: it runs against one that runs against another, which is around it
-				groups = append(groups, [][]int32{loop})
-				continue
-			}
-			groups[at[j]] = append(groups[at[j]], loop)
+		if j := outer[i]; j >= 0 && outer[j] < 0 {
+			g := &groups[at[j]]
+			g.loops = append(g.loops, loop)
 		}
 	}
 	return groups

@@ -213,3 +213,30 @@ func TestHub(t *testing.T) {
 		t.Errorf("%d edges, %d shells", top.Edges, top.Shells)
 	}
 }
+
+// What reading a mesh of half a million facets costs in every format.
+func BenchmarkRead(b *testing.B) {
+	m := sphere(50, 8)
+	var threemf bytes.Buffer
+	if err := mesh.WriteThreeMF(&threemf, m, "sphere"); err != nil {
+		b.Fatal(err)
+	}
+	formats := map[string][]byte{
+		"STL":       binarySTL(m),
+		"ASCII STL": asciiSTL(m),
+		"OBJ":       obj(m),
+		"3MF":       threemf.Bytes(),
+		"AMF":       amf(m),
+	}
+	for name, data := range formats {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(data)))
+			for b.Loop() {
+				if _, err := mesh.Parse(data, mesh.Options{Unit: mesh.Millimetre}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N*len(m.Facets))/b.Elapsed().Seconds()/1e6, "Mfacets/s")
+		})
+	}
+}

@@ -194,9 +194,11 @@ func (model *Model) finish(o Options) error {
 		model.Unit = o.Unit
 	}
 	if model.Unit == "" {
-		box := m.Bounds()
-		size := max(box.Max[0]-box.Min[0], box.Max[1]-box.Min[1], box.Max[2]-box.Min[2])
-		return refuse(o.Format, MissingUnit, "", "the format has no unit: say which it is; its largest extent is %.6g, so %s is likely", size, GuessUnit(size))
+		extent := m.Bounds().Size()
+		size := max(extent[0], extent[1], extent[2])
+		missing := refuse(o.Format, MissingUnit, "", "the format has no unit: say which it is; its largest extent is %.6g, so %s is likely", size, GuessUnit(size))
+		missing.Guess = GuessUnit(size)
+		return missing
 	}
 	mm, ok := model.Unit.Millimetres()
 	if !ok {

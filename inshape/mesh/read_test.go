@@ -185,7 +185,9 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 	for _, data := range [][]byte{cube, []byte(stlTetra), []byte(objTetra)} {
-		if _, err := mesh.Parse(data, mesh.Options{}); !errors.Is(err, mesh.MissingUnit) || !strings.Contains(err.Error(), "likely") {
+		_, err := mesh.Parse(data, mesh.Options{})
+		var refused *mesh.Error
+		if !errors.As(err, &refused) || refused.Code != mesh.MissingUnit || refused.Guess != mesh.Inch || !strings.Contains(err.Error(), "inch is likely") {
 			t.Errorf("without a unit: %v", err)
 		}
 	}

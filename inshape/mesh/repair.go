@@ -52,13 +52,24 @@ type Repaired struct {
 	Solid   bool   // Mesh bounds a solid with a positive volume
 	Reason  string // why it does not; empty for a solid
 
-	sheets int // holes that were not closed, because the surface is an open sheet
+	current *Topology // of Mesh; nil: to be found
+	sheets  int       // shells that are open sheets
 }
 
+// topology is that of the mesh as it is.
+func (r *Repaired) topology() *Topology {
+	if r.current == nil {
+		r.current = Analyse(r.Mesh)
+	}
+	return r.current
+}
+
+// did notes what was done. Every step that changes the mesh ends with it.
 func (r *Repaired) did(code ActionCode, count int, format string, args ...any) {
 	if count <= 0 {
 		return
 	}
+	r.current = nil
 	for i, a := range r.Actions {
 		if a.Code == code {
 			r.Actions[i].Count += count
@@ -88,7 +99,7 @@ func Repair(m *Mesh, o RepairOptions) *Repaired {
 		o.Debris = 0.1
 	}
 	r := &Repaired{Mesh: m.Clone()}
-	r.Before = Analyse(r.Mesh)
+	r.Before = r.topology()
 	if r.Before.Solid() {
 		r.dropDegenerate()
 		r.dropDebris(o.Debris)
@@ -117,7 +128,7 @@ func Repair(m *Mesh, o RepairOptions) *Repaired {
 }
 
 func (r *Repaired) judge() {
-	t := Analyse(r.Mesh)
+	t := r.topology()
 	r.After = t
 	switch {
 	case t.Edges == 0:
@@ -267,7 +278,7 @@ func sameTurn(f, key Facet) bool {
 // orient makes each shell consistent, in the direction of most of its area.
 func (r *Repaired) orient() {
 	m := r.Mesh
-	t := Analyse(m)
+	t := r.topology()
 	if t.InconsistentEdges == 0 {
 		return
 	}
@@ -366,7 +377,7 @@ func measureShells(m *Mesh, t *Topology) []shellMeasure {
 // inside another one are its cavities and stay.
 func (r *Repaired) invert() {
 	m := r.Mesh
-	t := Analyse(m)
+	t := r.topology()
 	shells := measureShells(m, t)
 	turn := make([]bool, len(shells))
 	work := 200_000_000 // facets looked at: beyond it, a negative shell in another's box counts as its cavity
@@ -421,7 +432,7 @@ func windingOf(m *Mesh, t *Topology, chosen []bool, p Vec) float64 {
 
 func (r *Repaired) dropDebris(size float64) {
 	m := r.Mesh
-	t := Analyse(m)
+	t := r.topology()
 	shells := measureShells(m, t)
 	largest := 0.0
 	for _, s := range shells {
@@ -458,11 +469,10 @@ func (m *Mesh) dropShells(t *Topology, chosen []bool) {
 // smallest goes first: a wall is smaller than what it divides.
 func (r *Repaired) dropWalls() {
 	m := r.Mesh
-	dropped := 0
 	for range 64 {
-		t := Analyse(m)
+		t := r.topology()
 		if t.NonManifoldEdges == 0 {
-			break
+			return
 		}
 		groups := ambiguousEdges(m, t)
 		shells := measureShells(m, t)
@@ -492,14 +502,13 @@ func (r *Repaired) dropWalls() {
 			}
 		}
 		if best < 0 {
-			break
+			return
 		}
 		chosen := make([]bool, len(shells))
 		chosen[best] = true
 		m.dropShells(t, chosen)
-		dropped++
+		r.did(Unwalled, 1, "dropped walls that divided the inside")
 	}
-	r.did(Unwalled, dropped, "dropped walls that divided the inside")
 }
 
 // ambiguousEdges gives the half-edges of every edge of more than two facets, in

@@ -138,6 +138,20 @@ func TestRepairTakesApart(t *testing.T) {
 	ring.Facets = slices.DeleteFunc(ring.Facets, func(f mesh.Facet) bool { // no upper face: two borders in one plane
 		return ring.Vertices[f[0]][2] == 7 && ring.Vertices[f[1]][2] == 7 && ring.Vertices[f[2]][2] == 7
 	})
+	r := rand.New(rand.NewPCG(1, 2))
+	whole := sphere(10, 4)
+	soup := &mesh.Mesh{} // every facet for itself, a hair off
+	for f := range whole.Facets {
+		for _, v := range whole.Facets[f] {
+			soup.Vertices = append(soup.Vertices, whole.Vertices[v].Add(mesh.Vec{r.Float64(), r.Float64(), r.Float64()}.Mul(1e-4)))
+		}
+		n := int32(3 * f)
+		soup.Facets = append(soup.Facets, mesh.Facet{n, n + 1, n + 2})
+	}
+	plate := refined(cuboid(100, 100, 2))
+	plate.Facets = slices.DeleteFunc(plate.Facets, func(f mesh.Facet) bool {
+		return plate.Vertices[f[0]][2] == 2 && plate.Vertices[f[1]][2] == 2 && plate.Vertices[f[2]][2] == 2
+	})
 	many := prism(500, 10, 0, 7)
 	many.Facets = slices.DeleteFunc(many.Facets, func(f mesh.Facet) bool { return many.Vertices[f[2]] == mesh.Vec{0, 0, 7} })
 	wall := joined(cuboid(1, 1, 1), moved(cuboid(1, 1, 1), 1, 0, 0))
@@ -160,6 +174,8 @@ func TestRepairTakesApart(t *testing.T) {
 		"cubes on a face":       {joined(cuboid(1, 1, 1), moved(cuboid(1, 1, 1), 1, 0, 0)), 2, 1, mesh.Undoubled},
 		"four cubes on an axis": {joined(cuboid(1, 1, 1), moved(cuboid(1, 1, 1), 1, 1, 0), moved(cuboid(1, 1, 1), 1, 0, 1), moved(cuboid(1, 1, 1), 0, 1, 1)), 4, 4, mesh.SplitEdge},
 		"cubes with a wall":     {wall, 2, 1, mesh.Unwalled},
+		"soup":                  {soup, mesh.Measure(whole).Volume, 1, mesh.Stitched},
+		"plate without a face":  {plate, 20_000, 1, mesh.Filled},
 		"ring":                  {ring, mesh.Measure(tube).Volume, 1, mesh.Filled},
 		"round hole":            {many, mesh.Measure(prism(500, 10, 0, 7)).Volume, 1, mesh.Filled},
 	}

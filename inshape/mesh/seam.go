@@ -6,27 +6,24 @@ import (
 	"slices"
 )
 
-// closeGaps joins the sides of gaps, the narrowest first: at each width it joins
-// boundary edges that lie side by side, then gives boundary edges the points of
-// other boundaries that lie on them (T-junctions), which makes more edges that
-// lie side by side. A width is tried only as long as there are boundaries.
+// closeGaps joins the sides of gaps, the narrowest first: boundary edges that lie
+// side by side; then it gives boundary edges the points of other boundaries that
+// lie on them (T-junctions), which makes more edges that lie side by side.
 func (r *Repaired) closeGaps(tolerance, diagonal float64) {
-	for width := min(tolerance, 1e-6*diagonal); width > 0; width = min(4*width, tolerance) {
-		for range 8 {
-			t := Analyse(r.Mesh)
-			if t.BoundaryEdges == 0 {
-				return
-			}
-			stitched := r.stitch(t, width)
-			if stitched {
-				t = Analyse(r.Mesh)
-			}
-			if fitted := r.fit(t, width); !stitched && !fitted {
+	var widths []float64
+	for width := min(tolerance, 1e-6*diagonal); width > 0 && width < tolerance; width *= 4 {
+		widths = append(widths, width)
+	}
+	widths = append(widths, tolerance)
+	for _, width := range widths {
+		r.stitch(width)
+	}
+	for _, width := range widths {
+		for range 8 { // an edge of a facet at a time
+			if !r.fit(width) {
 				break
 			}
-		}
-		if width == tolerance {
-			return
+			r.stitch(width)
 		}
 	}
 }
@@ -51,8 +48,11 @@ func boundaryEdges(m *Mesh, t *Topology) []boundaryEdge {
 // nearest ones first. Edges shorter than four widths are left alone, so that
 // nothing collapses. A step that does more harm than good is taken back.
 // O(n) for usual boundaries: an edge looks at no more than 32 others.
-func (r *Repaired) stitch(t *Topology, width float64) bool {
-	m := r.Mesh
+func (r *Repaired) stitch(width float64) {
+	m, t := r.Mesh, r.topology()
+	if t.BoundaryEdges == 0 {
+		return
+	}
 	edges := boundaryEdges(m, t)
 	edges = slices.DeleteFunc(edges, func(e boundaryEdge) bool {
 		return m.Vertices[e.a].Sub(m.Vertices[e.b]).Len() < 4*width
@@ -82,7 +82,7 @@ func (r *Repaired) stitch(t *Topology, width float64) bool {
 		grid.add(middle, int32(i))
 	}
 	if len(matches) == 0 {
-		return false
+		return
 	}
 	slices.SortFunc(matches, func(p, q match) int {
 		switch {
@@ -130,19 +130,23 @@ func (r *Repaired) stitch(t *Topology, width float64) bool {
 		}
 	}
 	after := Analyse(stitched)
-	if after.BoundaryEdges >= t.BoundaryEdges || after.NonManifoldEdges > t.NonManifoldEdges || after.Duplicate > t.Duplicate {
-		return false
+	harm := func(t *Topology) int { return t.BoundaryEdges + 4*(t.NonManifoldEdges+t.Duplicate) }
+	if harm(after) >= harm(t) {
+		return
 	}
 	r.Mesh = stitched
-	r.did(Stitched, number, "joined the sides of gaps up to %.2g mm wide", width)
-	return true
+	r.did(Stitched, number, "joined the sides of gaps")
+	r.current = after
 }
 
 // fit gives boundary edges the boundary points that lie on them, at most width
 // away and more than that from their ends, where one of the pieces then has a
 // partner.
-func (r *Repaired) fit(t *Topology, width float64) bool {
-	m := r.Mesh
+func (r *Repaired) fit(width float64) bool {
+	m, t := r.Mesh, r.topology()
+	if t.BoundaryEdges == 0 {
+		return false
+	}
 	edges := boundaryEdges(m, t)
 	lines := &Mesh{m.Vertices, make([]Facet, len(edges))}
 	partner := make(map[[2]int32]bool, len(edges))

@@ -1,6 +1,8 @@
 package mesh_test
 
 import (
+	"bytes"
+	"fmt"
 	"math"
 
 	"inshape/mesh"
@@ -110,4 +112,47 @@ func turned(m *mesh.Mesh, seed float64) *mesh.Mesh {
 
 func near(got, want, tolerance float64) bool {
 	return math.Abs(got-want) <= tolerance*math.Max(1, math.Abs(want))
+}
+
+// The text formats, written as many programs do.
+
+func asciiSTL(m *mesh.Mesh) []byte {
+	var b bytes.Buffer
+	b.WriteString("solid s\n")
+	for f := range m.Facets {
+		p, q, r := m.Corners(f)
+		n := m.Normal(f)
+		fmt.Fprintf(&b, "  facet normal %e %e %e\n    outer loop\n", n[0], n[1], n[2])
+		for _, v := range []mesh.Vec{p, q, r} {
+			fmt.Fprintf(&b, "      vertex %e %e %e\n", v[0], v[1], v[2])
+		}
+		b.WriteString("    endloop\n  endfacet\n")
+	}
+	b.WriteString("endsolid s\n")
+	return b.Bytes()
+}
+
+func obj(m *mesh.Mesh) []byte {
+	var b bytes.Buffer
+	for _, v := range m.Vertices {
+		fmt.Fprintf(&b, "v %.6f %.6f %.6f\n", v[0], v[1], v[2])
+	}
+	for _, f := range m.Facets {
+		fmt.Fprintf(&b, "f %d %d %d\n", f[0]+1, f[1]+1, f[2]+1)
+	}
+	return b.Bytes()
+}
+
+func amf(m *mesh.Mesh) []byte {
+	var b bytes.Buffer
+	b.WriteString("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<amf unit=\"millimeter\">\n <object id=\"0\">\n  <mesh>\n   <vertices>\n")
+	for _, v := range m.Vertices {
+		fmt.Fprintf(&b, "    <vertex><coordinates><x>%.6f</x><y>%.6f</y><z>%.6f</z></coordinates></vertex>\n", v[0], v[1], v[2])
+	}
+	b.WriteString("   </vertices>\n   <volume>\n")
+	for _, f := range m.Facets {
+		fmt.Fprintf(&b, "    <triangle><v1>%d</v1><v2>%d</v2><v3>%d</v3></triangle>\n", f[0], f[1], f[2])
+	}
+	b.WriteString("   </volume>\n  </mesh>\n </object>\n</amf>\n")
+	return b.Bytes()
 }

@@ -7,14 +7,14 @@ import (
 
 // splitEdges takes parts apart that touch along an edge or in a point. The
 // facets of an edge of more than two are paired anew: by their shells, where each
-// shell has two of them, else around the edge, so that each pair has the solid
-// between it. Each fan of facets at a vertex then gets a vertex of its own. The
+// shell has two of them, else around the edge, so that each pair has solid between
+// it. Each fan of facets at a vertex then gets a vertex of its own. The
 // copies at edges are moved into their part by a few of float32's smallest steps,
 // so that the parts stay apart in every file format; those in points stay where
 // they are, because touching in a point is no fault of a solid.
 func (r *Repaired) splitEdges() {
 	for range 4 { // an edge that is still one between its ends gets a point in between, one facet's edge at a time
-		t := Analyse(r.Mesh)
+		t := r.topology()
 		if t.Manifold() {
 			return
 		}
@@ -76,7 +76,8 @@ func (r *Repaired) split(t *Topology) (edges, points int, again bool) {
 	taken := make([]bool, len(m.Vertices))
 	own := map[int32]int32{} // by fan: its vertex, where that is a copy
 	keeper := make(map[int32]bool)
-	inward := map[int32]Vec{}
+	inward := map[int32]Vec{} // of copies at edges: against the normals of their fan
+	beside := map[int32]Vec{} // and to its other points, where the normals cancel
 	split := map[int32]bool{}
 	for h := range int32(len(fans)) {
 		if t.Shell[h/3] < 0 {
@@ -103,6 +104,8 @@ func (r *Repaired) split(t *Topology) (edges, points int, again bool) {
 		}
 		if sum, ok := inward[copied]; ok {
 			inward[copied] = sum.Sub(m.Normal(int(h / 3)))
+			a, b, c := m.Corners(int(h / 3))
+			beside[copied] = beside[copied].Add(a.Add(b).Add(c).Mul(1. / 3).Sub(m.Vertices[v]).Unit())
 		}
 	}
 	for h := range int32(len(fans)) {
@@ -111,6 +114,9 @@ func (r *Repaired) split(t *Topology) (edges, points int, again bool) {
 		}
 	}
 	for v, way := range inward {
+		if way.Len() < 0.1 {
+			way = beside[v]
+		}
 		m.Vertices[v] = m.Vertices[v].Add(way.Unit().Mul(step))
 	}
 
@@ -185,8 +191,10 @@ func pairsOf(m *Mesh, t *Topology, group []int32) (pairs [][2]int32, ok bool) {
 	if whole {
 		return pairs, true
 	}
-	// Around the edge. A half-edge along it has the solid clockwise of its facet, one
-	// against it anticlockwise: they must alternate.
+	// Around the edge. A half-edge against it has the solid anticlockwise of its facet,
+	// one along it clockwise: the first opens a piece of solid and the second closes it.
+	// Where surfaces cross they do not alternate, and pieces lie in each other like
+	// brackets; every pairing bounds the same solid.
 	a, b := m.Vertices[m.corner(group[0])], m.Vertices[m.corner(following(group[0]))]
 	axis := b.Sub(a).Unit()
 	var x, y Vec
@@ -217,20 +225,31 @@ func pairsOf(m *Mesh, t *Topology, group []int32) (pairs [][2]int32, ok bool) {
 		}
 		return int(p.h - q.h)
 	})
-	pairs = pairs[:0]
-	n := len(rays)
+	depth, lowest, begin := 0, 0, 0
 	for i, p := range rays {
-		q := rays[(i+1)%n]
-		gap := q.angle - p.angle
-		if i == n-1 {
-			gap += 2 * math.Pi
+		if p.along {
+			depth--
+		} else {
+			depth++
 		}
-		if p.along == q.along || gap < 1e-6 {
-			return nil, false
+		if depth < lowest {
+			lowest, begin = depth, i+1
 		}
+	}
+	if depth != 0 {
+		return nil, false
+	}
+	pairs = pairs[:0]
+	var opened []int32
+	for i := range rays {
+		p := rays[(begin+i)%len(rays)]
 		if !p.along {
-			pairs = append(pairs, [2]int32{p.h, q.h})
+			opened = append(opened, p.h)
+			continue
 		}
+		last := len(opened) - 1
+		pairs = append(pairs, [2]int32{opened[last], p.h})
+		opened = opened[:last]
 	}
 	return pairs, true
 }
