@@ -3,7 +3,6 @@ package plan
 import (
 	"fmt"
 	"hash/fnv"
-	"io"
 	"math"
 	"slices"
 	"strconv"
@@ -223,7 +222,7 @@ func (f *Farm) look(g *grid, v *view, q *search) {
 
 func hash(name bulkhead.StampName) uint64 {
 	h := fnv.New64a()
-	_, _ = io.WriteString(h, string(name))
+	_, _ = h.Write([]byte(name)) // never fails
 	return h.Sum64()
 }
 
