@@ -11,7 +11,7 @@ import (
 
 // extension is x-bulkhead, the part of a product that Compose has no words for.
 type extension struct {
-	modules, settings, routes *yaml.Node // nil: not given
+	modules, settings, routes, placement *yaml.Node // nil: not given
 }
 
 // extension reads the parts of x-bulkhead, strictly.
@@ -20,14 +20,14 @@ func (o *opening) extension(main *source) extension {
 	if n == nil || n.Tag == "!!null" {
 		return extension{}
 	}
-	keys := o.object(main, n, "x-bulkhead", "version", "modules", "settings", "routes")
+	keys := o.object(main, n, "x-bulkhead", "version", "modules", "settings", "routes", "placement")
 	if v := keys["version"]; v != nil {
 		o.Version = v.Value
 		if err := bulkhead.ValidateVersion(v.Value); err != nil || v.Kind != yaml.ScalarNode {
 			o.fault(main.at(v), "x-bulkhead.version: %q: use letters, digits and . _ + -, at most 128 bytes", v.Value)
 		}
 	}
-	return extension{modules: keys["modules"], settings: keys["settings"], routes: keys["routes"]}
+	return extension{modules: keys["modules"], settings: keys["settings"], routes: keys["routes"], placement: keys["placement"]}
 }
 
 // object reads a mapping that may have no other keys than known.

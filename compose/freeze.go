@@ -32,6 +32,8 @@ type Frozen struct {
 	Services []bulkhead.Service // by name
 	Volumes  []bulkhead.Volume  // by name: those that Services mount
 	Routes   []bulkhead.RouteRule
+	// Terms are what the product asks of the node that a stamp is placed on.
+	Terms bulkhead.Terms `json:",omitzero"`
 	// Settings are the public settings given; defaults are not among them.
 	Settings map[string]json.RawMessage
 	// Secrets are the values of all secret settings, given, kept or generated:
@@ -42,11 +44,6 @@ type Frozen struct {
 // Freeze makes the effective configuration of one stamp. Errors are of kind
 // ErrInvalid and hold every fault of settings and modules.
 func (p *Project) Freeze(in Inputs) (*Frozen, error) {
-	root, err := os.OpenRoot(p.dir)
-	if err != nil {
-		return nil, fmt.Errorf("open project: %w", err)
-	}
-	defer root.Close()
 	var faults []bulkhead.Fault
 	for _, name := range in.Modules {
 		if !slices.ContainsFunc(p.Modules, func(m bulkhead.Module) bool { return m.Name == name }) {
@@ -54,14 +51,35 @@ func (p *Project) Freeze(in Inputs) (*Frozen, error) {
 		}
 	}
 	public, secrets, wrong := p.schema.check(in.Settings, in.Secrets)
-	if err := refusal(fmt.Sprintf("stamp %s is refused", in.Stamp), append(faults, wrong...)); err != nil {
+	err := refusal(fmt.Sprintf("stamp %s is refused", in.Stamp), append(faults, wrong...))
+	if err != nil {
 		return nil, err
 	}
 	in.Secrets = secrets
+	key := in.key(public)
+	made, ok := p.frozen.get(key)
+	if !ok {
+		if made, err = p.freeze(in, public); err != nil {
+			return nil, err
+		}
+		p.frozen.put(key, in.Stamp, made)
+	}
+	made.Settings, made.Secrets = public, secrets
+	return &made, nil
+}
+
+// freeze does what Freeze does once the settings are checked.
+func (p *Project) freeze(in Inputs, public map[string]json.RawMessage) (Frozen, error) {
+	root, err := os.OpenRoot(p.dir)
+	if err != nil {
+		return Frozen{}, fmt.Errorf("open project: %w", err)
+	}
+	defer root.Close()
+	var faults []bulkhead.Fault
 	env := p.environment(public, in)
 	loaded, err := p.load(string(in.Stamp), env, p.active(in.Modules))
 	if err != nil {
-		return nil, refusal(fmt.Sprintf("stamp %s is refused", in.Stamp), p.explain(err))
+		return Frozen{}, refusal(fmt.Sprintf("stamp %s is refused", in.Stamp), p.explain(err))
 	}
 	f := freezing{
 		Project: p, loaded: loaded, env: env, root: root, images: in.Images, strict: in.Images != nil,
@@ -70,9 +88,9 @@ func (p *Project) Freeze(in Inputs) (*Frozen, error) {
 		},
 		warn: func(string, string, ...any) {}, // said when the release was made
 	}
-	frozen := &Frozen{Services: f.services(), Settings: public, Secrets: secrets}
+	frozen := Frozen{Services: f.services(), Terms: f.placed()}
 	if err := refusal(fmt.Sprintf("stamp %s is refused", in.Stamp), faults); err != nil {
-		return nil, err
+		return Frozen{}, err
 	}
 	frozen.Volumes = f.volumes(frozen.Services)
 	for _, r := range p.Routes {

@@ -45,6 +45,8 @@ type Project struct {
 	schema  *schema
 	dotenv  map[string]string // what the project's .env gives to variables
 	images  map[string]string // reference by service
+	terms   bulkhead.Terms    // x-bulkhead.placement
+	frozen  frozen
 }
 
 // ImageRef says which image a service runs.
@@ -464,6 +466,7 @@ func (o *opening) probe(main *source) {
 	// What one stamp would run shows the faults of single attributes.
 	f := freezing{Project: o.Project, loaded: loaded, env: env, fault: o.fault, warn: o.warn, root: o.root}
 	f.services()
+	f.placed()
 }
 
 var interpolatingPattern = regexp.MustCompile(`^(?:error while interpolating|invalid interpolation format for) ([^\s:]+?)(?:\.\s|:)`)

@@ -91,6 +91,7 @@ func (f *freezing) service(key string, s types.ServiceConfig) bulkhead.Service {
 	out.Health = health(s.HealthCheck, image.Health)
 	out.Restart = restart(s, refuse)
 	out.Budget = budget(s, refuse)
+	out.Budget.Extras = extras(s, refuse)
 	out.Ulimits = ulimits(s)
 	out.CapDrop = capDrop(s)
 	out.Mounts = f.mounts(key, s, image, refuse)

@@ -108,6 +108,7 @@ func (s *schema) need(name string) {
 func (o *opening) settings(main *source) {
 	o.envFileUses()
 	x := o.extension(main)
+	o.placement(main, x.placement)
 	var document map[string]any
 	if x.settings != nil {
 		document = o.explicit(main, x.settings)
