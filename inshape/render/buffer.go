@@ -34,26 +34,30 @@ func (b *buffer) fill(facet int32, p, q, r vec, behind float32) {
 	dzdx := (float64(q[2]-p[2])*float64(r[1]-p[1]) - float64(r[2]-p[2])*float64(q[1]-p[1])) / area
 	dzdy := (float64(r[2]-p[2])*float64(q[0]-p[0]) - float64(q[2]-p[2])*float64(r[0]-p[0])) / area
 
-	sign := math.Copysign(1, area)
-	var edges [3]struct{ a, b, c float64 } // a·x + b·y + c ≥ 0 inside
-	for i, e := range [3][2]vec{{p, q}, {q, r}, {r, p}} {
+	// Every edge that is not level bounds the rows' intervals on one side, at
+	// slope·y + shift; one or two do so on each. An edge gives the same numbers in
+	// both of its facets, bit by bit, so that there is no crack between them.
+	type bound struct{ slope, shift float64 }
+	left, right := bound{0, float64(min(p[0], q[0], r[0]))}, bound{0, float64(max(p[0], q[0], r[0]))}
+	lefts, rights := [2]bound{left, left}, [2]bound{right, right}
+	nl, nr := 0, 0
+	for _, e := range [3][2]vec{{p, q}, {q, r}, {r, p}} {
 		x0, y0, x1, y1 := float64(e[0][0]), float64(e[0][1]), float64(e[1][0]), float64(e[1][1])
-		edges[i].a, edges[i].b, edges[i].c = sign*(y0-y1), sign*(x1-x0), sign*(x0*y1-x1*y0)
-	}
-	left, right := float64(min(p[0], q[0], r[0])), float64(max(p[0], q[0], r[0]))
-	for row := max(int(math.Ceil(float64(top)-0.5)), 0); row <= min(int(math.Floor(float64(bottom)-0.5)), b.h-1); row++ {
-		y := float64(row) + 0.5
-		lo, hi := left, right
-		for _, e := range edges {
-			switch rest := e.b*y + e.c; {
-			case e.a > 0:
-				lo = max(lo, -rest/e.a)
-			case e.a < 0:
-				hi = min(hi, -rest/e.a)
-			case rest < 0:
-				hi = lo - 1
-			}
+		switch line := (bound{(x1 - x0) / (y1 - y0), (float64(x0*y1) - float64(x1*y0)) / (y1 - y0)}); {
+		case y0 == y1:
+		case (y0 > y1) == (area > 0):
+			lefts[nl] = line
+			nl++
+		default:
+			rights[nr] = line
+			nr++
 		}
+	}
+	last := min(int(math.Floor(float64(bottom)-0.5)), b.h-1)
+	for row := max(int(math.Ceil(float64(top)-0.5)), 0); row <= last; row++ {
+		y := float64(row) + 0.5
+		lo := max(lefts[0].slope*y+lefts[0].shift, lefts[1].slope*y+lefts[1].shift)
+		hi := min(rights[0].slope*y+rights[0].shift, rights[1].slope*y+rights[1].shift)
 		from, to := max(int(math.Ceil(lo-0.5)), 0), min(int(math.Floor(hi-0.5)), b.w-1)
 		if from > to {
 			continue

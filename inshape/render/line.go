@@ -18,41 +18,51 @@ func (s *scene) mark(img *image.NRGBA) {
 	}
 }
 
-// stroke draws one line between points in pixels.
+// stroke draws one line between points in pixels. It goes along the line's longer
+// direction and looks at the few pixels across.
 func (s *scene) stroke(img *image.NRGBA, p, q vec) {
 	const reach = 1.8 // pixels from the middle to where it is gone
-	w, h := img.Rect.Dx(), img.Rect.Dy()
-	dx, dy := q[0]-p[0], q[1]-p[1]
-	length := dx*dx + dy*dy
-	x0, x1 := span(p[0], q[0], reach, w)
-	y0, y1 := span(p[1], q[1], reach, h)
-	for y := y0; y <= y1; y++ {
-		for x := x0; x <= x1; x++ {
-			px, py := float32(x)+0.5-p[0], float32(y)+0.5-p[1]
+	long, across := 0, 1
+	if math.Abs(float64(q[1]-p[1])) > math.Abs(float64(q[0]-p[0])) {
+		long, across = 1, 0
+	}
+	if p[long] > q[long] {
+		p, q = q, p
+	}
+	size := [2]int{img.Rect.Dx(), img.Rect.Dy()}
+	d := [2]float32{q[0] - p[0], q[1] - p[1]}
+	length := d[0]*d[0] + d[1]*d[1]
+	for i := clamp(p[long]-reach, size[long]); i < clamp(q[long]+reach, size[long]); i++ {
+		middle := p[across]
+		if d[long] > 0 {
+			middle += min(max((float32(i)+0.5-p[long])/d[long], 0), 1) * d[across]
+		}
+		// At 45° the line is √2 wider across than it is thick.
+		for j := clamp(middle-1.5*reach, size[across]); j < clamp(middle+1.5*reach+1, size[across]); j++ {
+			var at [2]int
+			at[long], at[across] = i, j
+			ox, oy := float32(at[0])+0.5-p[0], float32(at[1])+0.5-p[1]
 			var along float32
 			if length > 0 {
-				along = min(max((px*dx+py*dy)/length, 0), 1)
+				along = min(max((ox*d[0]+oy*d[1])/length, 0), 1)
 			}
-			ox, oy := px-along*dx, py-along*dy
+			ox, oy = ox-along*d[0], oy-along*d[1]
 			opacity := min(max(reach-float32(math.Sqrt(float64(ox*ox+oy*oy))), 0), 1)
 			if opacity == 0 {
 				continue
 			}
 			n := s.p.Samples
-			at := (y*n+n/2)*s.samples.w + x*n + n/2
-			if z := p[2] + along*(q[2]-p[2]); s.samples.z[at]/float32(n) > z+3 {
+			front := s.samples.z[(at[1]*n+n/2)*s.samples.w+at[0]*n+n/2] / float32(n)
+			if front > p[2]+along*(q[2]-p[2])+3 {
 				opacity *= 0.3
 			}
-			over(img, x, y, [3]uint8{0xe6, 0x00, 0x7e}, opacity)
+			over(img, at[0], at[1], [3]uint8{0xe6, 0x00, 0x7e}, opacity)
 		}
 	}
 }
 
-// span gives the pixels from a to b, reach more on both sides, within n.
-func span(a, b, reach float32, n int) (from, to int) {
-	lo, hi := min(a, b)-reach, max(a, b)+reach
-	return int(min(max(lo, 0), float32(n))), int(min(max(hi, -1), float32(n-1)))
-}
+// clamp is the pixel of a position, within 0 and n.
+func clamp(x float32, n int) int { return int(min(max(x, 0), float32(n))) }
 
 // over puts a colour on a pixel.
 func over(img *image.NRGBA, x, y int, c [3]uint8, opacity float32) {

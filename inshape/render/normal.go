@@ -46,6 +46,10 @@ func newNormals(m *mesh.Mesh, c *camera) *normals {
 	return n
 }
 
+// maxAround bounds the facets that are looked at around one vertex, evenly
+// chosen: the tip of a fine cone has all of them, which would be quadratic.
+const maxAround = 64
+
 // corners gives the normals at the corners of a facet: there, the mean of the
 // facets around that are no crease away from it, weighted by area.
 func (n *normals) corners(facet int32) *[3]vec {
@@ -56,7 +60,9 @@ func (n *normals) corners(facet int32) *[3]vec {
 	var c [3]vec
 	for k, v := range n.m.Facets[facet] {
 		var sum vec
-		for _, g := range n.around[n.start[v]:n.start[v+1]] {
+		around := n.around[n.start[v]:n.start[v+1]]
+		for i := 0; i < len(around); i += 1 + len(around)/maxAround {
+			g := around[i]
 			if o := n.flat[g]; o.dot(own) > crease {
 				w := n.area[g]
 				sum = vec{sum[0] + w*o[0], sum[1] + w*o[1], sum[2] + w*o[2]}

@@ -37,7 +37,7 @@ type Picture struct {
 	View          View // empty: Isometric
 
 	Colour     color.NRGBA   // of the part; zero: light grey
-	Facets     []color.NRGBA // of each facet; nil: Colour for all
+	Facets     []color.NRGBA // of each facet, taken for opaque; nil: Colour for all
 	Background color.NRGBA   // zero: transparent
 	Flat       bool          // no shadow on the ground
 

@@ -11,7 +11,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -294,6 +296,55 @@ func TestOdd(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestBusy: meshes that are made to take long don't. Each of these takes minutes
+// if it is drawn as it is.
+func TestBusy(t *testing.T) {
+	cone := &mesh.Mesh{Vertices: []mesh.Vec{{0, 0, 10}}}
+	const sides = 200_000
+	for i := range int32(sides) {
+		sin, cos := math.Sincos(2 * math.Pi * float64(i) / sides)
+		cone.Vertices = append(cone.Vertices, mesh.Vec{10 * cos, 10 * sin, 0})
+		cone.Facets = append(cone.Facets, mesh.Facet{0, i + 1, (i+1)%sides + 1})
+	}
+	stack := &mesh.Mesh{}
+	for i := range int32(100_000) {
+		z := float64(i) * 1e-4
+		stack.Vertices = append(stack.Vertices, mesh.Vec{0, 0, z}, mesh.Vec{40, 0, z}, mesh.Vec{0, 30, z})
+		stack.Facets = append(stack.Facets, mesh.Facet{3 * i, 3*i + 1, 3*i + 2})
+	}
+	lines := make([][2]mesh.Vec, 10_000)
+	for i := range lines {
+		lines[i] = [2]mesh.Vec{{0, 0, float64(i)}, {10, 10, 0}}
+	}
+	for name, c := range map[string]struct {
+		p Picture
+		m *mesh.Mesh
+	}{
+		"cone":  {Picture{}, cone},
+		"stack": {Picture{View: Top}, stack},
+		"lines": {Picture{Lines: lines}, cube()},
+	} {
+		start := processorTime(t)
+		if _, err := c.p.Draw(c.m); err != nil {
+			t.Fatal(err)
+		}
+		if d := processorTime(t) - start; d > 10*time.Second {
+			t.Errorf("%s takes %v", name, d)
+		}
+	}
+}
+
+// processorTime is what this process has used: other than the clock, it is the
+// same on a busy machine.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkPicture draws 100,000 facets at 640×480, with PNG.
