@@ -31,7 +31,7 @@ var staticFiles embed.FS
 // Module is what the frame needs to run it.
 func Module() frame.Module {
 	return frame.Module{
-		Name: "orders", Title: "Orders",
+		Name: "orders", Title: "Orders", Icon: "clipboard-list",
 		About:      "Orders from quote to delivery: parties, addresses, lines, line events, comments, attachments, export.",
 		Migrations: sub(migrations, "migrations"), Pages: sub(pageFiles, "pages"), Static: sub(staticFiles, "static"), Funcs: funcs(),
 		Set: func(s *frame.Server) error {
