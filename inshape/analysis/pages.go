@@ -44,7 +44,6 @@ func funcs() template.FuncMap {
 		"key":      func() string { return frame.NewID("key") },
 		"weight":   func(g float64) string { return weight(g) },
 		"day":      day,
-		"offers":   offers,
 		"stepWord": func(s StepName) string { return stepWords[s] },
 		"plus":     func(a, b int) int { return a + b },
 	}
@@ -155,20 +154,41 @@ type offer struct {
 	Operation Operation
 }
 
-// offers are the remedies of a finding that can be done here.
-func offers(f printability.Finding) []offer {
-	var list []offer
-	for _, r := range f.Remedies {
-		switch r.Action {
-		case printability.Repair:
-			list = append(list, offer{"Repair it", Operation{Kind: Repair}})
-		case printability.Scale:
-			list = append(list, offer{fmt.Sprintf("Scale by %g", r.Value), Operation{Kind: Scale, Factor: r.Value}})
-		case printability.SetUnit:
-			list = append(list, offer{fmt.Sprintf("Read it in %ss", r.Unit), Operation{Kind: ReadUnit, Unit: mesh.Unit(r.Unit)}})
+// findingView is a finding with what can be done about it.
+type findingView struct {
+	Remark
+	Offers []offer  // by a button
+	Hints  []string // by the customer
+	Walls  bool     // it shows where walls are coloured
+}
+
+func findingViews(list []Remark) []findingView {
+	var views []findingView
+	for _, f := range list {
+		v := findingView{Remark: f, Walls: slices.Contains([]printability.Code{printability.ThinWall, printability.ThinEdge, printability.WeakWall}, f.Code)}
+		for _, r := range f.Remedies {
+			if o, ok := offerOf(r); ok {
+				v.Offers = append(v.Offers, o)
+			} else {
+				v.Hints = append(v.Hints, r.Text)
+			}
 		}
+		views = append(views, v)
 	}
-	return list
+	return views
+}
+
+// offerOf is a remedy that can be done here.
+func offerOf(r printability.Remedy) (offer, bool) {
+	switch r.Action {
+	case printability.Repair:
+		return offer{"Repair it", Operation{Kind: Repair}}, true
+	case printability.Scale:
+		return offer{fmt.Sprintf("Scale by %g", r.Value), Operation{Kind: Scale, Factor: r.Value}}, true
+	case printability.SetUnit:
+		return offer{fmt.Sprintf("Read it in %ss", r.Unit), Operation{Kind: ReadUnit, Unit: mesh.Unit(r.Unit)}}, true
+	}
+	return offer{}, false
 }
 
 func (s *service) pages() {
@@ -419,16 +439,14 @@ type modelView struct {
 	Steps     []StepTimes
 	Busy      int // number of a revision that is under way, 0 for none
 	Verdicts  []Verdict
-	Findings  []printability.Finding
+	Findings  []findingView
 	Materials []material.Material
-	Limit     float64 // mm; walls below it are shown as thin
 	Before    int     // number of the revision to compare with, 0 for none
 	Choice    choice
 	Price     pricing
 	Quotes    []Quote
 	Staff     bool
 	Base      string
-	Shared    *Share
 }
 
 // modelPage shows one model.
@@ -469,7 +487,7 @@ func (s *service) modelView(r *http.Request) (*modelView, error) {
 		if v.Verdicts, err = s.verdicts(tx, v.Model, v.Revision); err != nil {
 			return err
 		}
-		v.Findings = s.findings(v.Revision.Report, "")
+		v.Findings = findingViews(s.findings(v.Revision.Report, ""))
 		v.Choice = s.choice(r.URL.Query(), v)
 		v.Price = s.pricing(ctx, tx, v.Model.ID, v.Revision.Number, v.Choice)
 		return nil
@@ -479,9 +497,6 @@ func (s *service) modelView(r *http.Request) (*modelView, error) {
 	}
 	if v.Revision.Source > 0 && v.Revision.State == Done {
 		v.Before = v.Revision.Source
-	}
-	for _, m := range s.materials.Materials {
-		v.Limit = max(v.Limit, m.Wall.Supported)
 	}
 	quotes, err := s.quotes(ctx, QuoteListing{Page: frame.Page{Limit: 10}, Model: v.Model.ID})
 	if err != nil {

@@ -80,7 +80,7 @@ func TestFromFileToAcceptedQuote(t *testing.T) {
 		Accepted          bool
 	}]
 	c.Get(modelsPath + "/" + model.ID + "/revisions/1/verdicts").Want(200).Into(&verdicts)
-	if len(verdicts.Items) < 5 {
+	if len(verdicts.Items) < 5 || verdicts.Items[0].Verdict != "printable" {
 		t.Fatalf("verdicts: %+v", verdicts.Items)
 	}
 	var q Quote

@@ -1,11 +1,13 @@
 package analysis
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -18,9 +20,15 @@ import (
 // Verdict is what the shop says about a revision in one material, and whether
 // that was accepted: by the customer with a quote, or by staff.
 type Verdict struct {
-	printability.Verdict
-	Accepted   bool        `json:"accepted"`
-	Acceptance *Acceptance `json:"acceptance,omitempty"`
+	Material   material.ID            `json:"material"`
+	Title      string                 `json:"title"`
+	Process    material.Process       `json:"process"`
+	Outcome    printability.Outcome   `json:"verdict" enum:"printable,with-remarks,not-printable"`
+	Accepted   bool                   `json:"accepted"`
+	Acceptance *Acceptance            `json:"acceptance,omitempty"`
+	Accuracy   float64                `json:"accuracy" doc:"mm that the longest side may be off by"`
+	Weight     float64                `json:"weight" doc:"g"`
+	Findings   []printability.Finding `json:"findings" doc:"The worst first"`
 }
 
 // Acceptance says who takes a part as it is.
@@ -35,7 +43,9 @@ type Acceptance struct {
 func (s *service) verdictsOf(report *Report) []Verdict {
 	var list []Verdict
 	for _, v := range printability.Matrix(&report.Facts, s.materials) {
-		list = append(list, Verdict{Verdict: v})
+		list = append(list, Verdict{
+			Material: v.Material, Title: v.Title, Process: v.Process, Outcome: v.Outcome, Accuracy: v.Accuracy, Weight: v.Weight, Findings: v.Findings,
+		})
 	}
 	return list
 }
@@ -94,7 +104,7 @@ func (s *service) verdictAPI(one string) {
 		Material material.ID `query:"material" maxLength:"64"`
 	},
 	) (*struct {
-		Body frame.List[printability.Finding]
+		Body frame.List[Remark]
 	}, error,
 	) {
 		_, r, err := s.both(ctx, in.ID, in.N)
@@ -105,13 +115,11 @@ func (s *service) verdictAPI(one string) {
 			return nil, frame.Conflict("nothing is known of revision %d yet: its analysis is %s", in.N, r.State).Advise("Wait until it is done.")
 		}
 		list := s.findings(r.Report, in.Material)
-		if list == nil && in.Material != "" {
-			if _, ok := s.materials.Find(in.Material); !ok {
-				return nil, frame.NotFound("there is no material %s", in.Material)
-			}
+		if _, ok := s.materials.Find(in.Material); in.Material != "" && !ok {
+			return nil, frame.NotFound("there is no material %s", in.Material)
 		}
 		return &struct {
-			Body frame.List[printability.Finding]
+			Body frame.List[Remark]
 		}{frame.ListOf(list, len(list), nil)}, nil
 	})
 	huma.Register(s.API, huma.Operation{
@@ -173,26 +181,34 @@ func accepted(tx querier, model string, n int, in material.ID) (bool, error) {
 	return err == nil, err
 }
 
+// Remark is a finding with the material that it holds for.
+type Remark struct {
+	Material string `json:"material,omitempty" doc:"Title of the material where it is worst; none: it holds for all"`
+	printability.Finding
+}
+
 // findings are those in one material, or without one the worst of each code.
-func (s *service) findings(report *Report, in material.ID) []printability.Finding {
-	var list []printability.Finding
-	rank := map[printability.Severity]int{printability.Error: 0, printability.Warning: 1, printability.Info: 2}
+func (s *service) findings(report *Report, in material.ID) []Remark {
+	list := []Remark{}
+	rank := []printability.Severity{printability.Error, printability.Warning, printability.Info}
 	for _, m := range s.materials.Materials {
 		if in != "" && m.ID != in {
 			continue
 		}
-	next:
 		for _, f := range printability.Check(&report.Facts, m) {
-			for i, have := range list {
-				if have.Code == f.Code {
-					if rank[f.Severity] < rank[have.Severity] {
-						list[i] = f
-					}
-					continue next
-				}
+			i := slices.IndexFunc(list, func(have Remark) bool { return have.Code == f.Code })
+			switch {
+			case i < 0:
+				list = append(list, Remark{m.Title, f})
+			case list[i].Text == f.Text:
+				list[i].Material = "" // not of one material alone
+			case slices.Index(rank, f.Severity) < slices.Index(rank, list[i].Severity):
+				list[i] = Remark{m.Title, f}
 			}
-			list = append(list, f)
 		}
 	}
+	slices.SortStableFunc(list, func(a, b Remark) int {
+		return cmp.Compare(slices.Index(rank, a.Severity), slices.Index(rank, b.Severity))
+	})
 	return list
 }
