@@ -165,7 +165,7 @@ type findingView struct {
 func findingViews(list []Remark) []findingView {
 	var views []findingView
 	for _, f := range list {
-		v := findingView{Remark: f, Walls: slices.Contains([]printability.Code{printability.ThinWall, printability.ThinEdge, printability.WeakWall}, f.Code)}
+		v := findingView{Remark: f, Walls: slices.Contains([]printability.Code{printability.ThinWall, printability.ThinSpot, printability.WeakWall}, f.Code)}
 		for _, r := range f.Remedies {
 			if o, ok := offerOf(r); ok {
 				v.Offers = append(v.Offers, o)
@@ -441,7 +441,7 @@ type modelView struct {
 	Verdicts  []Verdict
 	Findings  []findingView
 	Materials []material.Material
-	Before    int     // number of the revision to compare with, 0 for none
+	Before    int // number of the revision to compare with, 0 for none
 	Choice    choice
 	Price     pricing
 	Quotes    []Quote

@@ -295,34 +295,36 @@ func (a *analysis) thickness(ctx context.Context) (string, error) {
 	for _, m := range a.in.Materials.Materials {
 		wall, gap = max(wall, m.Wall.Unsupported), max(gap, m.Clearance)
 	}
-	walls, err := a.tree.Thickness(ctx, mesh.WidthOptions{Limit: wall, Reach: max(5, 3*wall), Places: maxPlaces})
+	walls, err := a.tree.Thickness(ctx, mesh.WidthOptions{Limit: wall, Reach: max(5, 3*wall), Samples: maxSamples, Places: maxPlaces})
 	if err != nil {
 		return "", err
 	}
-	gaps, err := a.tree.Clearance(ctx, mesh.WidthOptions{Limit: gap, Reach: gap, Places: maxPlaces})
+	gaps, err := a.tree.Clearance(ctx, mesh.WidthOptions{Limit: gap, Reach: gap, Samples: maxSamples, Places: maxPlaces})
 	if err != nil {
 		return "", err
 	}
 	a.r.Widths = walls.Facets
-	f.Thickness = thin(a.r.Mesh, walls, wall)
+	f.Thickness = thin(a.r.Mesh, walls, wall, f.Area)
 	for _, p := range gaps.Places {
 		f.Gaps = append(f.Gaps, printability.Place{At: p.At, Facet: p.Facet, Value: p.Width})
 	}
-	if math.IsInf(walls.Least.Width, 1) {
-		return "no walls below " + fmt.Sprintf("%.3g mm", max(5, 3*wall)), nil
+	if len(f.Thickness.Places) == 0 {
+		return fmt.Sprintf("no walls below %.3g mm", max(5, 3*wall)), nil
 	}
-	a.r.Report.Thinnest = &walls.Least.Width
-	return fmt.Sprintf("thinnest wall %.3g mm", walls.Least.Width), nil
+	a.r.Report.Thinnest = &f.Thickness.Places[0].Value
+	return fmt.Sprintf("thinnest wall %.3g mm", *a.r.Report.Thinnest), nil
 }
 
 const (
-	maxPlaces = 64   // of thin walls that are kept
-	curveStep = 0.05 // mm between the points of printability.Thickness.Curve
+	maxPlaces  = 64     // of thin walls and narrow gaps that are kept
+	maxSamples = 60_000 // of walls, and of gaps, beside the facets' middles
+	curveStep  = 0.05   // mm between the points of printability.Thickness.Curve
 )
 
 // thin sums up the widths of walls. Below limit the kernel tells walls from
-// edges, which the middles of facets alone do not.
-func thin(m *mesh.Mesh, w *mesh.Widths, limit float64) *printability.Thickness {
+// edges, which the middles of facets alone do not; a place counts if it has
+// 1 mm², or a thousandth of a small part's area.
+func thin(m *mesh.Mesh, w *mesh.Widths, limit, area float64) *printability.Thickness {
 	t := printability.NewThickness(m, w.Facets)
 	for i, share := range t.Curve {
 		if float64(i+1)*curveStep <= limit {
@@ -331,7 +333,9 @@ func thin(m *mesh.Mesh, w *mesh.Widths, limit float64) *printability.Thickness {
 	}
 	places := make([]printability.Place, 0, len(w.Places)+len(t.Places))
 	for _, p := range w.Places {
-		places = append(places, printability.Place{At: p.At, Facet: p.Facet, Value: p.Width})
+		if p.Area >= min(1, area/1000) {
+			places = append(places, printability.Place{At: p.At, Facet: p.Facet, Value: p.Width})
+		}
 	}
 	for _, p := range t.Places {
 		if p.Value >= limit {

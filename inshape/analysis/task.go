@@ -98,11 +98,7 @@ func (t task) run(ctx context.Context, materials *material.Set, tell func(progre
 		func(name StepName) { tell(progress{Begun: name}) },
 		func(s Step) { tell(progress{Ended: &s}) })
 	if fault, ok := errors.AsType[*mesh.Error](err); ok {
-		refused := &progress{Refused: &Reason{Code: string(fault.Code), Text: fault.Error()}}
-		if fault.Code == mesh.MissingUnit {
-			refused.Guess = guessUnit(data, in)
-		}
-		return refused, nil
+		return &progress{Refused: &Reason{Code: string(fault.Code), Text: fault.Error()}, Guess: fault.Guess}, nil
 	}
 	if refusal, ok := errors.AsType[*Refusal](err); ok {
 		return &progress{Refused: &Reason{Code: refusal.Code, Text: refusal.Text}}, nil
@@ -123,16 +119,6 @@ func (t task) run(ctx context.Context, materials *material.Set, tell func(progre
 	}
 	tell(progress{Report: &result.Report})
 	return nil, nil
-}
-
-// guessUnit is the unit that the size of a file without one suggests.
-func guessUnit(data []byte, in Input) mesh.Unit {
-	model, err := mesh.Parse(data, mesh.Options{Format: mesh.FormatOf(in.Name), Unit: mesh.Millimetre, MaxBytes: in.MaxBytes})
-	if err != nil {
-		return mesh.Millimetre // it was read a moment ago
-	}
-	size := model.Mesh.Bounds().Size()
-	return mesh.GuessUnit(max(size[0], size[1], size[2]))
 }
 
 // writeFile writes a file whole or not at all, and to the disk.
