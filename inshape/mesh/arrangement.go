@@ -45,6 +45,7 @@ type arrangement struct {
 	points []spot
 	met    []meeting
 	laid   bool // some facets lie on others
+	apart  bool // nothing was cut: the pieces are the facets
 
 	surface *Mesh   // between points, on the grid but for their rounding
 	pieces  []piece // of its facets
@@ -79,13 +80,7 @@ type line struct {
 
 // arrange cuts m, whose tree is b. It stops with errCrowded above limit contacts.
 func arrange(ctx context.Context, m *Mesh, b *BVH, limit int) (*arrangement, error) {
-	a := &arrangement{grid: newGrid(m.Bounds()), surface: &Mesh{}}
-	a.mesh = &Mesh{make([]Vec, len(m.Vertices)), slices.Clone(m.Facets)}
-	for i, v := range m.Vertices {
-		a.mesh.Vertices[i] = a.grid.snap(v)
-	}
-	a.mesh.Weld(0)
-	a.tree = b.onto(a.mesh, a.grid)
+	a := onGrid(m, b)
 	var err error
 	a.met, err = a.tree.meetings(ctx, limit, func(c *contact) bool { return c.area || c.n > 0 })
 	switch {
@@ -93,10 +88,6 @@ func arrange(ctx context.Context, m *Mesh, b *BVH, limit int) (*arrangement, err
 		return nil, err
 	case len(a.met) > limit:
 		return nil, errCrowded
-	}
-	a.points = make([]spot, len(a.mesh.Vertices))
-	for i, v := range a.mesh.Vertices {
-		a.points[i] = spot{at: v}
 	}
 	regions, of := a.regions()
 	r := registry{arrangement: a, named: map[[4]int32]int32{}, cells: map[[3]int64][]int32{}, planes: map[int32]*plane{}}
@@ -106,6 +97,34 @@ func arrange(ctx context.Context, m *Mesh, b *BVH, limit int) (*arrangement, err
 	}
 	r.collect(regions, of)
 	return a, nil
+}
+
+// stack is arrange for a mesh whose facets do not meet, but whose shells may be
+// inside each other.
+func stack(m *Mesh, b *BVH) *arrangement {
+	a := onGrid(m, b)
+	a.apart = true
+	a.surface = a.mesh
+	a.pieces = make([]piece, len(m.Facets))
+	for f := range a.pieces {
+		a.pieces[f] = piece{facet: int32(f), weight: 1}
+	}
+	return a
+}
+
+func onGrid(m *Mesh, b *BVH) *arrangement {
+	a := &arrangement{grid: newGrid(m.Bounds()), surface: &Mesh{}}
+	a.mesh = &Mesh{make([]Vec, len(m.Vertices)), slices.Clone(m.Facets)}
+	for i, v := range m.Vertices {
+		a.mesh.Vertices[i] = a.grid.snap(v)
+	}
+	a.mesh.Weld(0)
+	a.tree = b.onto(a.mesh, a.grid)
+	a.points = make([]spot, len(a.mesh.Vertices))
+	for i, v := range a.mesh.Vertices {
+		a.points[i].at = v
+	}
+	return a
 }
 
 // onto is the tree for a mesh whose vertices are those of the tree's, snapped.

@@ -36,7 +36,7 @@ type slivers struct {
 // is flat.
 func (s *slivers) mend(f int32) {
 	c := s.Facets[f]
-	if c == (Facet{}) || max(c[0], c[1], c[2]) < s.first {
+	if c == (Facet{}) {
 		return
 	}
 	longest, length := int32(0), 0.0

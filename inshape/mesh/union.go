@@ -80,7 +80,12 @@ func Union(ctx context.Context, m *Mesh, o UnionOptions) (*Unioned, error) {
 		if len(met) == 0 && (round > 0 || (sound.Shells < 2 && !touching && level == 1)) {
 			break
 		}
-		a, err := arrange(ctx, result, tree, o.MaxContacts)
+		var a *arrangement
+		if len(met) == 0 && !touching {
+			a = stack(result, tree)
+		} else {
+			a, err = arrange(ctx, result, tree, o.MaxContacts)
+		}
 		if errors.Is(err, errCrowded) {
 			u.Reason = fmt.Sprintf("more than %d pairs of facets touch each other", o.MaxContacts)
 			return u, nil
@@ -102,7 +107,7 @@ func Union(ctx context.Context, m *Mesh, o UnionOptions) (*Unioned, error) {
 				return u, nil
 			}
 		}
-		next, all := a.keep(before, level)
+		next, all := a.keep(result, before, level)
 		if all && !a.laid && round == 0 && sound.Solid() {
 			return u, nil
 		}
@@ -150,18 +155,24 @@ func (m *Mesh) unbalanced() (edges int) {
 }
 
 // keep gives the pieces where the winding number passes level, and whether
-// they are all.
-func (a *arrangement) keep(before []int32, level int32) (m *Mesh, all bool) {
-	m = &Mesh{Vertices: make([]Vec, len(a.points))}
-	for i, p := range a.points {
-		m.Vertices[i] = a.grid.place(p.at)
+// they are all. m is the mesh that a arranges.
+func (a *arrangement) keep(m *Mesh, before []int32, level int32) (kept *Mesh, all bool) {
+	kept = &Mesh{}
+	facets := m.Facets
+	if a.apart {
+		kept.Vertices = slices.Clone(m.Vertices)
+	} else {
+		facets = a.surface.Facets
+		for _, p := range a.points {
+			kept.Vertices = append(kept.Vertices, a.grid.place(p.at))
+		}
 	}
 	for i, p := range a.pieces {
 		if before[i] < level && before[i]+p.weight >= level {
-			m.Facets = append(m.Facets, a.surface.Facets[i])
+			kept.Facets = append(kept.Facets, facets[i])
 		}
 	}
-	return m, len(m.Facets) == len(a.pieces)
+	return kept, len(kept.Facets) == len(a.pieces)
 }
 
 // reversed finds a shell that nowhere bounds a solid, or -1.

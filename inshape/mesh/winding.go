@@ -16,11 +16,20 @@ import (
 // is that of every facet.
 func (a *arrangement) windings(shell []int32) (before []int32, buried map[[2]int32]bool, err error) {
 	w := winder{arrangement: a, patch: make([]int32, len(a.pieces)), shell: shell, buried: map[[2]int32]bool{}}
+	lead := map[int32]int32{}
 	for p := range w.patch {
 		w.patch[p] = int32(p)
+		if a.apart {
+			if _, ok := lead[shell[p]]; !ok {
+				lead[shell[p]] = int32(p)
+			}
+			w.patch[p] = lead[shell[p]]
+		}
 	}
-	if err := w.edges(); err != nil {
-		return nil, nil, err
+	if !a.apart {
+		if err := w.edges(); err != nil {
+			return nil, nil, err
+		}
 	}
 	before, err = w.spread()
 	return before, w.buried, err
