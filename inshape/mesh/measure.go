@@ -104,30 +104,3 @@ func (m *Mesh) degenerate(f int) bool {
 	side := max(ux*ux+uy*uy+uz*uz, vx*vx+vy*vy+vz*vz, wx*wx+wy*wy+wz*wz)
 	return !(nx*nx+ny*ny+nz*nz > 1e-14*side*side)
 }
-
-// OverhangArea is the area of the facets that a printer must support when up
-// points away from the plate: those that look down at more than limit radians
-// from the vertical, the ones on the plate (within 0.01 mm of the lowest
-// point) apart. A limit of π/4 is the usual 45° rule. O(n).
-func (m *Mesh) OverhangArea(up Vec, limit float64) float64 {
-	up = up.Unit()
-	lowest := math.Inf(1)
-	for _, v := range m.Vertices {
-		lowest = min(lowest, v.Dot(up))
-	}
-	sine := math.Sin(limit)
-	area := 0.0
-	for f := range m.Facets {
-		a, b, c := m.Corners(f)
-		n := b.Sub(a).Cross(c.Sub(a))
-		l := n.Len()
-		if l == 0 || -n.Dot(up) <= sine*l*(1+1e-9) {
-			continue
-		}
-		if max(a.Dot(up), b.Dot(up), c.Dot(up)) <= lowest+0.01 {
-			continue
-		}
-		area += l / 2
-	}
-	return area
-}
