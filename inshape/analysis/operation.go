@@ -14,13 +14,14 @@ type Kind string
 const (
 	Original Kind = "original" // the file as it came
 	Repair   Kind = "repair"   // mended, without guessing at the shape
+	Union    Kind = "union"    // bodies that overlap made one
 	Scale    Kind = "scale"    // larger or smaller
 	ReadUnit Kind = "unit"     // the file's numbers read in another unit
 )
 
 // Operation makes a revision of another one.
 type Operation struct {
-	Kind   Kind      `json:"kind" enum:"repair,scale,unit" doc:"What to do"`
+	Kind   Kind      `json:"kind" enum:"repair,union,scale,unit" doc:"What to do"`
 	Factor float64   `json:"factor,omitempty" minimum:"0" maximum:"1000" doc:"Of scale: on all lengths"`
 	Unit   mesh.Unit `json:"unit,omitempty" enum:"micron,millimeter,centimeter,meter,inch,foot" doc:"Of unit: what the file's numbers are"`
 
@@ -43,7 +44,7 @@ func refuse(code, format string, args ...any) *Refusal {
 // check refuses an operation with parameters that make no sense.
 func (o Operation) check() error {
 	switch o.Kind {
-	case Repair:
+	case Repair, Union:
 		return nil
 	case Scale:
 		if !(o.Factor >= 0.001 && o.Factor <= 1000) {
@@ -60,10 +61,12 @@ func (o Operation) check() error {
 }
 
 // apply gives the new mesh and what was done. m may be used up.
-func (o Operation) apply(_ context.Context, m *mesh.Mesh) (*mesh.Mesh, []Action, error) {
+func (o Operation) apply(ctx context.Context, m *mesh.Mesh) (*mesh.Mesh, []Action, error) {
 	switch o.Kind {
 	case Repair:
 		return repair(m)
+	case Union:
+		return union(ctx, m)
 	case Scale:
 		return m.Transformed(mesh.Scaling(o.Factor)), []Action{{Code: "scale", Text: fmt.Sprintf("scaled by %g", o.Factor)}}, nil
 	case ReadUnit:
@@ -85,4 +88,18 @@ func repair(m *mesh.Mesh) (*mesh.Mesh, []Action, error) {
 		actions[i] = Action{Code: string(a.Code), Count: a.Count, Text: a.Text}
 	}
 	return r.Mesh, actions, nil
+}
+
+func union(ctx context.Context, m *mesh.Mesh) (*mesh.Mesh, []Action, error) {
+	u, err := mesh.Union(ctx, m, mesh.UnionOptions{})
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("unite bodies: %w", err)
+	case u.Reason != "":
+		return nil, nil, refuse("not-unitable", "%s", u.Reason)
+	case !u.Changed:
+		return nil, nil, refuse("nothing-to-unite", "no bodies overlap: the part is what it was")
+	}
+	return u.Mesh, []Action{{Code: "union", Count: len(u.Overlaps), Text: fmt.Sprintf(
+		"made bodies that overlap one: %.4g cm³ are %.4g cm³ now", u.Volume[0]/1000, u.Volume[1]/1000)}}, nil
 }

@@ -34,7 +34,7 @@ func funcs() template.FuncMap {
 		"lengths":  func(unit string, v ...float64) string { return lengths(unit, v) },
 		"volume":   volume,
 		"percent":  func(x float64) string { return fmt.Sprintf("%.3g %%", x) },
-		"number":   func(x float64) string { return fmt.Sprintf("%.4g", x) },
+		"area":     func(mm2 float64) string { return fmt.Sprintf("%.4g cm²", mm2/100) },
 		"size":     size,
 		"word":     word,
 		"look":     look,
@@ -124,6 +124,8 @@ func word(v any) string {
 		return "as uploaded"
 	case "repair":
 		return "repaired"
+	case "union":
+		return "bodies united"
 	case "scale":
 		return "scaled"
 	case "unit":
@@ -183,6 +185,8 @@ func offerOf(r printability.Remedy) (offer, bool) {
 	switch r.Action {
 	case printability.Repair:
 		return offer{"Repair it", Operation{Kind: Repair}}, true
+	case printability.Union:
+		return offer{"Make it one body", Operation{Kind: Union}}, true
 	case printability.Scale:
 		return offer{fmt.Sprintf("Scale by %g", r.Value), Operation{Kind: Scale, Factor: r.Value}}, true
 	case printability.SetUnit:
@@ -535,6 +539,7 @@ type pricing struct {
 	Fault   *frame.Problem
 	Finish  material.Finish
 	Verdict printability.Outcome
+	Tier    int // the quantity from which the price of a piece holds
 }
 
 // choice reads what the builder is set to. At first it is the material that fits best.
@@ -583,6 +588,11 @@ func (s *service) pricing(ctx context.Context, tx querier, model string, n int, 
 		return p
 	}
 	p.Item, p.Verdict = &item, item.Verdict
+	for _, t := range item.Price.Tiers {
+		if t.From <= item.Quantity {
+			p.Tier = t.From
+		}
+	}
 	return p
 }
 

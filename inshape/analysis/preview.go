@@ -19,13 +19,14 @@ import (
 //	coarse    uint32: 1 if the mesh is coarser than the part
 //	then for each vertex 12 bytes:
 //	          3 × uint16 position: 0 is the least corner of the box and 65535 the largest
-//	          uint16 thickness of the wall in 0.01 mm; 65535: not measured, or nothing opposite
+//	          uint16 thickness of the wall in 0.01 mm; 65534: more than was looked for; 65535: not measured
 //	          3 × int8 normal × 127, and one byte 0
 //	then for each edge 16 bytes:
 //	          2 × 3 × uint16 position, uint16 kind (0 open, 1 of more than two facets, 2 crossing), uint16 0
 const (
 	previewMagic  = "inshprv1"
 	previewFacets = 120_000
+	wide          = 65534
 	noThickness   = 65535
 )
 
@@ -103,8 +104,8 @@ func widthAt(shown *mesh.Mesh, f int, tree *mesh.BVH, widths []float64, coarse b
 }
 
 func hundredths(mm float64) uint16 {
-	if !(mm < noThickness/100) { // NaN and +Inf, too
-		return noThickness
+	if !(mm < wide/100) { // NaN and +Inf, too
+		return wide
 	}
 	return uint16(math.Round(100 * mm))
 }

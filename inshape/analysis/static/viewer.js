@@ -67,7 +67,7 @@ void main() {
   if (dot(cut.xyz, at) > cut.w) discard;
   vec3 base = colour;
   if (heated && gl_FrontFacing) {
-    if (wall >= 655.3) base = vec3(0.55);
+    if (wall > 65534.5) base = vec3(0.55);
     else {
       float x = min(wall / limit, 2.0) * 2.0;
       int i = int(min(x, 3.0));
