@@ -11,10 +11,10 @@ type NodeOrder struct {
 
 	// What the node's gateway needs of the rest of the farm. Those before Synced
 	// are all there are.
-	Place   *Place    `json:"place,omitempty"` // where another stamp is
-	Left    StampName `json:"left,omitempty"`  // a stamp that is nowhere any more
-	Peers   []Peer    `json:"peers,omitempty"` // all other nodes
-	Servers []string  `json:"servers,omitempty"`
+	Place   *Place    `json:"place,omitempty"`   // where another stamp is
+	Left    StampName `json:"left,omitempty"`    // a stamp that is nowhere any more
+	Peers   *[]Peer   `json:"peers,omitempty"`   // all other nodes whose gateways can be reached
+	Servers []string  `json:"servers,omitempty"` // all node APIs, HOST:PORT
 	// Removed: the node is no longer of the farm. It ends what it runs, keeps the
 	// data, and does not come back.
 	Removed bool `json:"removed,omitempty"`

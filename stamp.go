@@ -2,6 +2,7 @@ package bulkhead
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -57,6 +58,21 @@ type Stamp struct {
 	// Preempted says who took the stamp's room and why; while it is set the stamp is
 	// stopped where it is, and keeps its data.
 	Preempted string `json:"preempted,omitempty"`
+}
+
+// Addressed are the host names that lead to the stamp: its main one, and those
+// that routes put a prefix to.
+func (s Stamp) Addressed() []Host {
+	if len(s.Hosts) == 0 {
+		return nil
+	}
+	out := []Host{s.Hosts[0]}
+	for _, r := range s.Routes {
+		if h := Host(r.Prefix + "." + string(s.Hosts[0])); r.Prefix != "" && !slices.Contains(out, h) {
+			out = append(out, h)
+		}
+	}
+	return out
 }
 
 // Desired is what a user wants of a stamp.

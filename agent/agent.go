@@ -48,8 +48,12 @@ type Config struct {
 	Seal func(uid string, secrets map[string]string) ([]byte, error)
 	Open func(uid string, sealed []byte) (map[string]string, error)
 
-	// Changed is called whenever what Stamps returns has changed. It must not block.
+	// Changed is called whenever what Stamps, Places or Peers returns has changed. It
+	// must not block.
 	Changed func()
+	// Servers is told the addresses of all servers whenever they may have changed.
+	// It must not block. Default: nobody is told.
+	Servers func([]string)
 
 	Log *slog.Logger
 	// Parallel bounds the tasks that are made or cleared away at the same time;
@@ -63,6 +67,7 @@ type Agent struct {
 	c       Config
 	log     *slog.Logger
 	node    bulkhead.NodeName
+	farm    *farm
 	places  chan struct{} // one for every task that is being made or cleared away
 	reports *reports
 
@@ -80,8 +85,11 @@ func New(c Config) *Agent {
 	if c.Changed == nil {
 		c.Changed = func() {}
 	}
+	if c.Servers == nil {
+		c.Servers = func([]string) {}
+	}
 	return &Agent{
-		c: c, log: c.Log, node: c.Node().Name, places: make(chan struct{}, c.Parallel),
+		c: c, log: c.Log, farm: newFarm(c.Dir), node: c.Node().Name, places: make(chan struct{}, c.Parallel),
 		reports: newReports(), stamps: map[bulkhead.StampName]*stampLoop{},
 	}
 }
@@ -100,6 +108,17 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		g.Go(func() error { return a.dispatchExits(ctx, exits) })
 		g.Go(func() error { return a.converse(ctx) })
+		g.Go(func() error {
+			for {
+				err := wait(ctx, keepEvery)
+				if err := a.farm.keep(); err != nil {
+					a.log.Error("keep what is known of other nodes", "err", err)
+				}
+				if err != nil {
+					return nil
+				}
+			}
+		})
 		return nil
 	})
 	err := g.Wait()
@@ -133,6 +152,9 @@ func (a *Agent) adopt(ctx context.Context) error {
 	saved, err := a.load()
 	if err != nil {
 		return err
+	}
+	if err := a.farm.load(); err != nil { // it comes again with the next session
+		a.log.Error("adopt", "err", err)
 	}
 	observed, err := a.observe(ctx)
 	if err != nil {

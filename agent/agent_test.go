@@ -330,7 +330,7 @@ type server struct {
 	events   []string
 }
 
-func (s *server) Connect(ctx context.Context, _ bulkhead.Node) (Session, error) {
+func (s *server) Connect(ctx context.Context, _ bulkhead.NodeReport) (Session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.away {
@@ -416,7 +416,7 @@ func (x *session) Send(r bulkhead.NodeReport) error {
 	return nil
 }
 
-func (x *session) Stream(context.Context, string) (io.ReadWriteCloser, error) {
+func (x *session) Stream(context.Context, bulkhead.StreamRequest) (io.ReadWriteCloser, error) {
 	return nil, errors.ErrUnsupported
 }
 func (x *session) Close() error { x.once.Do(func() { close(x.done) }); return nil }

@@ -12,9 +12,10 @@ import (
 // Control is the agent's way to the servers. Implemented by api.NodeClient;
 // the other end is the node session in api/node.go.
 type Control interface {
-	// Connect opens a session. It fails when no server answers; the agent goes on
-	// with what it has and tries again.
-	Connect(ctx context.Context, node bulkhead.Node) (Session, error)
+	// Connect opens a session that begins with hello: the node and what it holds. It
+	// fails when no server answers; the agent goes on with what it has and tries
+	// again.
+	Connect(ctx context.Context, hello bulkhead.NodeReport) (Session, error)
 }
 
 // Session is one open stream of orders and reports. Send and Receive may be
@@ -23,7 +24,7 @@ type Session interface {
 	Receive() (bulkhead.NodeOrder, error)
 	Send(bulkhead.NodeReport) error
 	// Stream dials back for a StreamRequest. The caller closes it.
-	Stream(ctx context.Context, id string) (io.ReadWriteCloser, error)
+	Stream(ctx context.Context, r bulkhead.StreamRequest) (io.ReadWriteCloser, error)
 	Close() error
 }
 

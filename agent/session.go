@@ -109,6 +109,9 @@ func (a *Agent) converse(ctx context.Context) error {
 		if time.Since(began) > 10*time.Second {
 			pause = 50 * time.Millisecond
 		}
+		if errors.Is(err, errRemoved) { // nobody waits for it
+			pause = time.Minute
+		}
 		a.log.Info("node session ended", "err", err, "again", pause)
 		select {
 		case <-ctx.Done():
@@ -119,13 +122,18 @@ func (a *Agent) converse(ctx context.Context) error {
 	return nil
 }
 
+// errRemoved ends the session of a node that is no longer of the farm.
+var errRemoved = errors.New("this node was removed from the farm")
+
 func (a *Agent) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s, err := a.c.Control.Connect(ctx, a.c.Node())
+	node := a.c.Node()
+	s, err := a.c.Control.Connect(ctx, bulkhead.NodeReport{Node: &node, Holds: a.holds()})
 	if err != nil {
 		return err
 	}
+	a.farm.begin()
 	a.reports.resend()
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -141,6 +149,13 @@ func (a *Agent) session(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		switch {
+		case a.farm.take(o):
+			a.c.Changed()
+		case len(o.Servers) > 0:
+			a.c.Servers(o.Servers)
+		case o.Removed:
+			a.removed()
+			return errRemoved
 		case o.Assign != nil:
 			ours[o.Assign.Stamp.Name] = true
 			a.assign(*o.Assign)
@@ -149,6 +164,8 @@ func (a *Agent) session(ctx context.Context) error {
 		case o.Synced:
 			a.forgetOthers(ours)
 			clear(ours)
+			a.farm.synced()
+			a.c.Changed()
 		case o.Stream != nil:
 			wg.Go(func() { a.stream(ctx, s, *o.Stream) })
 		}
@@ -214,7 +231,7 @@ func (a *Agent) forgetOthers(ours map[bulkhead.StampName]bool) {
 // stream answers a StreamRequest: log lines as JSON, or a command's streams in
 // the framing of execStream (exec.go).
 func (a *Agent) stream(ctx context.Context, s Session, req bulkhead.StreamRequest) {
-	conn, err := s.Stream(ctx, req.ID)
+	conn, err := s.Stream(ctx, req)
 	if err != nil {
 		a.log.Warn("open stream", "id", req.ID, "err", err)
 		return

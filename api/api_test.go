@@ -50,6 +50,9 @@ type fixture struct {
 	store  *store.Store
 	server *Server
 	keys   string
+
+	authority *keys.Authority
+	listener  string // address of the node API, once nodeListener was called
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -70,8 +73,12 @@ func newFixture(t testing.TB) *fixture {
 	if err := os.WriteFile(filepath.Join(dir, "compose.yaml"), []byte(testProject), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	authority, err := keys.OpenAuthority(filepath.Join(dir, "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	server, err := NewServer(Config{
-		Store: state, Sealer: sealer, PeerNode: keys.NodeOf, Registry: http.NotFoundHandler(),
+		Store: state, Sealer: sealer, Name: "s1", Authority: authority, Version: "v1.4.0", Registry: http.NotFoundHandler(),
 		Bundle: func(_ context.Context, d bulkhead.Digest) (string, error) {
 			if d != testBundle {
 				return "", bulkhead.Errorf(bulkhead.ErrNotFound, "bundle %s is not in the registry", d.Short())
@@ -92,7 +99,7 @@ func newFixture(t testing.TB) *fixture {
 			t.Error(err)
 		}
 	})
-	f := &fixture{Client: NewClient(ts.URL, token), t: t, url: ts.URL, store: state, server: server, keys: filepath.Join(dir, "keys")}
+	f := &fixture{Client: NewClient(ts.URL, token), t: t, url: ts.URL, store: state, server: server, keys: filepath.Join(dir, "keys"), authority: authority}
 	if _, err := f.Publish(t.Context(), spec("1")); err != nil {
 		t.Fatal(err)
 	}
@@ -311,28 +318,27 @@ func TestStampRecord(t *testing.T) {
 	}
 }
 
-// nodeListener serves the node API by mutual TLS and returns a client for each
-// node named.
-func (f *fixture) nodeListener() func(name bulkhead.NodeName) *NodeClient {
+// identity is a machine's, with a certificate that lives as long as given.
+func (f *fixture) identity(role keys.Role, name bulkhead.NodeName, uid string) *keys.Identity {
 	f.t.Helper()
-	authority, err := keys.OpenAuthority(f.keys)
+	id, err := keys.NewIdentity(f.t.Context(), func(context.Context) (*tls.Certificate, error) {
+		return f.authority.Issue(keys.Subject{Role: role, Name: name, UID: uid})
+	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	identity := func(role keys.Role, name bulkhead.NodeName) *keys.Identity {
-		id, err := keys.NewIdentity(f.t.Context(), func(context.Context) (*tls.Certificate, error) {
-			return authority.Issue(keys.Subject{Role: role, Name: name, Hosts: []string{"127.0.0.1"}})
-		}, slog.New(slog.DiscardHandler))
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		return id
-	}
+	return id
+}
+
+// nodeListener serves the node API by mutual TLS and returns a client for each
+// node named, which is made one of the farm.
+func (f *fixture) nodeListener() func(name bulkhead.NodeName) *NodeClient {
+	f.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	server := &http.Server{Handler: f.server.NodeHandler(), TLSConfig: identity(keys.RoleServer, "s1").Server(authority.Pool())}
+	server := &http.Server{Handler: f.server.NodeHandler(), TLSConfig: f.identity(keys.RoleServer, "s1", "").Server(f.authority.Pool())}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -343,8 +349,42 @@ func (f *fixture) nodeListener() func(name bulkhead.NodeName) *NodeClient {
 		_ = server.Close()
 		<-done
 	})
+	f.listener = l.Addr().String()
+	f.update(func(tx *store.Tx) { tx.Servers.Put(bulkhead.Server{Name: "s1", NodeAPI: f.listener, Peer: "s1:7072"}) })
 	return func(name bulkhead.NodeName) *NodeClient {
-		return NewNodeClient(l.Addr().String(), identity(keys.RoleNode, name).Client(authority.Pool()))
+		f.update(func(tx *store.Tx) {
+			if !tx.Nodes.Has(name) {
+				tx.Nodes.Put(bulkhead.Node{Name: name, UID: "uid-" + string(name)})
+			}
+		})
+		return f.client(f.identity(keys.RoleNode, name, "uid-"+string(name)))
+	}
+}
+
+// client is that of a machine with this identity.
+func (f *fixture) client(id *keys.Identity) *NodeClient {
+	return NewNodeClient(NewWay([]string{f.listener}, id.Client(f.authority.Pool())))
+}
+
+func (f *fixture) update(change func(tx *store.Tx)) {
+	f.t.Helper()
+	if err := f.store.Update(f.t.Context(), func(tx *store.Tx) error { change(tx); return nil }); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// hello is how a node begins a session.
+func hello(holds ...bulkhead.StampRef) bulkhead.NodeReport {
+	return bulkhead.NodeReport{Node: &bulkhead.Node{Version: "v1.4.1"}, Holds: holds}
+}
+
+// next is the next order that is not about the rest of the farm.
+func next(t *testing.T, s *NodeSession) bulkhead.NodeOrder {
+	t.Helper()
+	for {
+		if o := receive(t, s); o.Place == nil && o.Left == "" && o.Peers == nil && o.Servers == nil {
+			return o
+		}
 	}
 }
 
@@ -382,16 +422,16 @@ func TestNodeSession(t *testing.T) {
 	}
 	f.place("acme", "n1")
 	f.place("globex", "n2")
-	s, err := dial("n1").Connect(t.Context(), bulkhead.Node{Name: "n2", Version: "1"})
+	s, err := dial("n1").Connect(t.Context(), bulkhead.NodeReport{Node: &bulkhead.Node{Name: "n2", Version: "v1.4.1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	o := receive(t, s)
+	o := next(t, s)
 	if o.Assign == nil || o.Assign.Stamp.Name != "acme" || o.Assign.Secrets["PASSWORD"] != "of acme" || len(o.Assign.Stamp.Sealed) > 0 {
 		t.Fatalf("first order is %+v", o)
 	}
-	if o := receive(t, s); !o.Synced {
+	if o := next(t, s); !o.Synced {
 		t.Fatalf("second order is %+v, want synced", o)
 	}
 	acme, globex := f.stamp("acme"), f.stamp("globex")
@@ -441,34 +481,40 @@ func TestNodeSession(t *testing.T) {
 	if _, err := f.StopStamp(t.Context(), "acme"); err != nil {
 		t.Fatal(err)
 	}
-	if o := receive(t, s); o.Assign == nil || o.Assign.Stamp.Desired != bulkhead.DesiredStopped {
+	if o := next(t, s); o.Assign == nil || o.Assign.Stamp.Desired != bulkhead.DesiredStopped {
 		t.Errorf("after stop: %+v", o)
 	}
 	f.place("acme", "n2")
-	if o := receive(t, s); o.Forget == nil || o.Forget.UID != acme.UID {
+	if o := next(t, s); o.Forget == nil || o.Forget.UID != acme.UID {
 		t.Errorf("after a move: %+v", o)
 	}
 	f.place("globex", "n1")
-	if o := receive(t, s); o.Assign == nil || o.Assign.Stamp.Name != "globex" {
+	if o := next(t, s); o.Assign == nil || o.Assign.Stamp.Name != "globex" {
 		t.Errorf("after the other's move: %+v", o)
 	}
 
 	// Another session of the node takes the place of the first; the end of the last
-	// makes the node unreachable.
-	again, err := dial("n1").Connect(t.Context(), bulkhead.Node{})
+	// makes the node silent.
+	again, err := dial("n1").Connect(t.Context(), hello())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Receive(); !errors.Is(err, bulkhead.ErrUnavailable) {
-		t.Errorf("the first session goes on: %v", err)
+	for err = error(nil); err == nil; {
+		var o bulkhead.NodeOrder
+		if o, err = s.Receive(); o.Assign != nil { // news of the farm may still be on its way
+			t.Fatalf("the first session goes on: %+v", o)
+		}
 	}
-	receive(t, again)
+	if !errors.Is(err, bulkhead.ErrUnavailable) {
+		t.Errorf("the first session ended with %v", err)
+	}
+	next(t, again)
 	if err := again.Close(); err != nil && !errors.Is(err, context.Canceled) {
 		t.Logf("close: %v", err)
 	}
-	f.await("n1 is unreachable", func(v *store.Snapshot) bool {
+	f.await("n1 is silent", func(v *store.Snapshot) bool {
 		n, _ := v.Nodes.Get("n1")
-		return n.State == bulkhead.NodeUnreachable
+		return n.State == bulkhead.NodeReady && !n.Silent.IsZero() && n.Server == "s1"
 	})
 }
 
@@ -478,8 +524,8 @@ func TestNodeMayOnlyPull(t *testing.T) {
 	f := newFixture(t)
 	n := f.nodeListener()("n1")
 	for method, want := range map[string]int{http.MethodGet: 404, http.MethodPut: 403, http.MethodPost: 403, http.MethodDelete: 403} {
-		req, _ := http.NewRequest(method, n.base+"/v2/x/manifests/1", nil)
-		resp, err := n.http.Do(req)
+		req, _ := http.NewRequest(method, base+"/v2/x/manifests/1", nil)
+		resp, err := n.way.http.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -488,8 +534,8 @@ func TestNodeMayOnlyPull(t *testing.T) {
 			t.Errorf("%s: %s, want %d", method, resp.Status, want)
 		}
 	}
-	bare := NewNodeClient(strings.TrimPrefix(n.base, "https://"), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the point
-	if _, err := bare.Connect(t.Context(), bulkhead.Node{}); err == nil {
+	bare := NewNodeClient(NewWay([]string{f.listener}, &tls.Config{InsecureSkipVerify: true})) //nolint:gosec // the point
+	if _, err := bare.Connect(t.Context(), hello()); err == nil {
 		t.Error("a session without a certificate")
 	}
 	w := httptest.NewRecorder()

@@ -45,14 +45,15 @@ func (c *Client) Exec(ctx context.Context, e Exec) (int, error) {
 	}
 	header := http.Header{}
 	c.authorize(header)
-	address := c.base + "/v1/stamps/" + url.PathEscape(string(e.Stamp)) + "/exec?" + v.Encode()
+	base := c.Base()
+	address := base + "/v1/stamps/" + url.PathEscape(string(e.Stamp)) + "/exec?" + v.Encode()
 	ws, resp, err := websocket.Dial(ctx, address, &websocket.DialOptions{HTTPClient: c.http, HTTPHeader: header})
 	if err != nil {
 		if resp != nil && resp.StatusCode >= 400 {
 			defer resp.Body.Close()
 			return 0, readProblem(resp)
 		}
-		return 0, c.unreachable(err)
+		return 0, c.unreachable(base, err)
 	}
 	defer ws.CloseNow()
 	ctx, cancel := context.WithCancel(ctx)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,9 +13,11 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bulkhead"
+	"bulkhead/keys"
 	"bulkhead/store"
 )
 
@@ -27,34 +28,19 @@ import (
 // sends an empty line every nodePulse and hangs up on a peer that is silent for
 // nodeSilence.
 const (
-	nodePulse   = 3 * time.Second
+	nodePulse   = 2500 * time.Millisecond
 	nodeSilence = 4 * nodePulse
 )
 
 // NodeClient is a node's way to the servers.
-type NodeClient struct {
-	base string
-	http *http.Client
-}
+type NodeClient struct{ way *Way }
 
-// NewNodeClient makes a client of the servers' node listener at address
-// ("host:port"). config holds the node's certificate and trusts the cluster's CA.
-func NewNodeClient(address string, config *tls.Config) *NodeClient {
-	return &NodeClient{
-		base: "https://" + address,
-		http: &http.Client{Transport: &http.Transport{
-			TLSClientConfig:       config,
-			ForceAttemptHTTP2:     true,
-			TLSHandshakeTimeout:   5 * time.Second,
-			ResponseHeaderTimeout: 10 * time.Second,
-			HTTP2:                 &http.HTTP2Config{SendPingTimeout: nodePulse, PingTimeout: nodeSilence},
-		}},
-	}
-}
+// NewNodeClient makes a client of the servers' node listeners.
+func NewNodeClient(way *Way) *NodeClient { return &NodeClient{way} }
 
 // NodeSession is an open session; see agent.Session.
 type NodeSession struct {
-	client *NodeClient
+	way    *Way
 	cancel context.CancelFunc
 	orders *json.Decoder
 	body   io.Closer
@@ -65,18 +51,19 @@ type NodeSession struct {
 	done sync.WaitGroup
 }
 
-// Connect opens a session in which node reports itself. It fails when the server
-// does not answer within 10 s; the session ends when ctx does.
-func (c *NodeClient) Connect(ctx context.Context, node bulkhead.Node) (*NodeSession, error) {
+// Connect opens a session that begins with hello: the node and what it holds. It
+// fails when no server answers within 10 s; the session ends when ctx does.
+func (c *NodeClient) Connect(ctx context.Context, hello bulkhead.NodeReport) (*NodeSession, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	conn, err := c.open(ctx, "/v1/node/session")
+	conn, err := c.way.open(ctx, base+"/v1/node/session", http.Header{versionHeader: {hello.Node.Version}})
 	if err != nil {
 		cancel()
+		c.way.Avoid() // the next may be of use
 		return nil, fmt.Errorf("open node session: %w", err)
 	}
 	alive := &watchdog{r: conn.r, timer: time.AfterFunc(nodeSilence, cancel)}
-	s := &NodeSession{client: c, cancel: cancel, orders: json.NewDecoder(alive), body: conn.r, w: conn.w}
-	if err := s.Send(bulkhead.NodeReport{Node: &node}); err != nil {
+	s := &NodeSession{way: c.way, cancel: cancel, orders: json.NewDecoder(alive), body: conn.r, w: conn.w}
+	if err := s.Send(hello); err != nil {
 		return nil, errors.Join(fmt.Errorf("open node session: %w", err), s.Close())
 	}
 	s.done.Go(func() {
@@ -97,9 +84,13 @@ func (c *NodeClient) Connect(ctx context.Context, node bulkhead.Node) (*NodeSess
 	return s, nil
 }
 
+// versionHeader tells a server which version of Bulkhead a node is.
+const versionHeader = "Bulkhead-Version"
+
 // Receive waits for the next order.
 func (s *NodeSession) Receive() (o bulkhead.NodeOrder, err error) {
 	if err := s.orders.Decode(&o); err != nil {
+		s.way.Avoid() // this server has ended it, or is gone
 		return o, bulkhead.Errorf(bulkhead.ErrUnavailable, "node session: %w", err)
 	}
 	return o, nil
@@ -123,11 +114,17 @@ func (s *NodeSession) write(b []byte) error {
 	return nil
 }
 
-// Stream dials back for an order's StreamRequest.
-func (s *NodeSession) Stream(ctx context.Context, id string) (io.ReadWriteCloser, error) {
-	conn, err := s.client.open(ctx, "/v1/node/streams/"+url.PathEscape(id))
+// Stream dials back for an order's StreamRequest: to the server that has the
+// session, or to the one that the request names.
+func (s *NodeSession) Stream(ctx context.Context, r bulkhead.StreamRequest) (io.ReadWriteCloser, error) {
+	way := s.way
+	if r.At != "" {
+		way = NewWay([]string{r.At}, s.way.config)
+		context.AfterFunc(ctx, way.http.CloseIdleConnections)
+	}
+	conn, err := way.open(ctx, base+"/v1/node/streams/"+url.PathEscape(r.ID), nil)
 	if err != nil {
-		return nil, fmt.Errorf("open stream %s: %w", id, err)
+		return nil, fmt.Errorf("open stream %s: %w", r.ID, err)
 	}
 	return conn, nil
 }
@@ -160,22 +157,26 @@ func (d *duplex) Close() error {
 	return errors.Join(err, d.r.Close())
 }
 
-func (c *NodeClient) open(ctx context.Context, path string) (*duplex, error) {
-	r, w := io.Pipe()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, r)
+// open begins a request whose body and answer stay open.
+func (w *Way) open(ctx context.Context, address string, header http.Header) (*duplex, error) {
+	r, body := io.Pipe()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, r)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.http.Do(req)
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	resp, err := w.http.Do(req)
 	if err != nil {
-		return nil, bulkhead.Errorf(bulkhead.ErrUnavailable, "servers at %s: %w", c.base, err)
+		return nil, unanswered(err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
-		_ = w.Close()
+		_ = body.Close()
 		return nil, readProblem(resp)
 	}
-	return &duplex{r: resp.Body, w: w}, nil
+	return &duplex{r: resp.Body, w: body}, nil
 }
 
 // watchdog ends what timer ends when nothing is read for nodeSilence.
@@ -206,89 +207,88 @@ type nodeAPI struct {
 // nodeSession is one open session of a node.
 type nodeSession struct {
 	node   bulkhead.NodeName
+	uid    string // of its membership
 	cancel context.CancelCauseFunc
 	orders chan bulkhead.NodeOrder // stream requests; assignments come from the store
 	done   <-chan struct{}
+	heard  atomic.Int64 // when the node was last heard, as nanoseconds of Unix time
 }
 
-// NodeHandler serves the listener on which nodes call: sessions, streams, and
-// pulls from the registry. The listener must demand client certificates of the
-// cluster's CA and speak HTTP/2; who a node is comes from its certificate alone.
+// NodeHandler serves the listener on which nodes, other servers and machines that
+// join call: joining, sessions, streams, and pulls from the registry. The listener
+// must verify client certificates that are shown (keys.Identity.Server) and speak
+// HTTP/2; who a caller is comes from its certificate alone, and whether it may from
+// the state.
 func (s *Server) NodeHandler() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/join", s.nodes.join)
+	mux.HandleFunc("POST /v1/node/renew", s.nodes.renew)
 	mux.HandleFunc("POST /v1/node/session", s.nodes.session)
 	mux.HandleFunc("POST /v1/node/streams/{id}", s.nodes.stream)
-	if s.c.Registry != nil {
-		mux.HandleFunc("/v2/", func(w http.ResponseWriter, r *http.Request) {
-			if r.Method != http.MethodGet && r.Method != http.MethodHead { // nodes pull only
-				writeProblem(w, asProblem(bulkhead.Errorf(bulkhead.ErrDenied, "nodes may only pull")))
-				return
-			}
-			s.c.Registry.ServeHTTP(w, r)
-		})
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := s.nodes.peer(r); err != nil {
-			writeProblem(w, asProblem(err))
-			return
-		}
-		mux.ServeHTTP(w, r)
+	mux.HandleFunc("POST /v1/server/orders", s.nodes.orders)
+	mux.HandleFunc("/v2/", s.nodes.pull)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		writeProblem(w, asProblem(bulkhead.Errorf(bulkhead.ErrNotFound, "this is the address for nodes; users have another")))
 	})
+	return mux
 }
 
-// peer is the node that its certificate names.
-func (n *nodeAPI) peer(r *http.Request) (bulkhead.NodeName, error) {
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-		return "", bulkhead.Errorf(bulkhead.ErrDenied, "no verified client certificate")
+// pull lets nodes and servers read the registry.
+func (n *nodeAPI) pull(w http.ResponseWriter, r *http.Request) {
+	caller, err := n.caller(r)
+	if err == nil && caller.Role == keys.RoleNode {
+		caller, err = n.worker(r)
 	}
-	return n.s.c.PeerNode(r.TLS)
-}
-
-func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
-	name, err := n.peer(r)
+	switch {
+	case err == nil && caller.Expired:
+		err = bulkhead.Errorf(bulkhead.ErrDenied, "the certificate of %s has run out", caller.Name)
+	case err == nil && r.Method != http.MethodGet && r.Method != http.MethodHead:
+		err = bulkhead.Errorf(bulkhead.ErrDenied, "nodes may only pull")
+	case err == nil && n.s.c.Registry == nil:
+		err = bulkhead.Errorf(bulkhead.ErrNotFound, "this server has no registry")
+	}
 	if err != nil {
 		writeProblem(w, asProblem(err))
 		return
 	}
+	n.elsewhere(w, r)
+}
+
+func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
+	caller, err := n.worker(r)
+	if err == nil {
+		err = bulkhead.Compatible(n.s.c.Version, r.Header.Get(versionHeader))
+	}
+	if errors.Is(err, errRemoved) { // told as an order, on which the node acts
+		out := &lines{w: w, rc: http.NewResponseController(w)}
+		_ = out.send(bulkhead.NodeOrder{Removed: true})
+		return
+	}
+	if err != nil {
+		n.s.c.Logger.Warn("node turned away", "node", caller.Name, "from", r.RemoteAddr, "err", err)
+		writeProblem(w, asProblem(err))
+		return
+	}
+	name := caller.Name
 	log := n.s.c.Logger.With("node", name)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	stop := context.AfterFunc(n.s.ctx, func() { cancel(errShutdown) })
 	defer stop()
-	session := &nodeSession{node: name, cancel: cancel, orders: make(chan bulkhead.NodeOrder, 16), done: ctx.Done()}
+	session := &nodeSession{node: name, uid: caller.UID, cancel: cancel, orders: make(chan bulkhead.NodeOrder, 16), done: ctx.Done()}
+	session.heard.Store(n.s.c.Now().UnixNano())
 
 	n.mu.Lock()
 	if old := n.sessions[name]; old != nil {
-		old.cancel(errors.New("the node opened another session"))
+		old.cancel(errReplaced)
 	}
 	n.sessions[name] = session
 	n.mu.Unlock()
 
 	rc := http.NewResponseController(w)
 	out := &lines{w: w, rc: rc}
-	var wg sync.WaitGroup
-	wg.Go(func() { cancel(n.receive(ctx, name, r.Body, rc)) })
-	if err := out.write(nil); err == nil {
-		wg.Go(func() {
-			t := time.NewTicker(nodePulse)
-			defer t.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-t.C:
-					if err := out.write([]byte{'\n'}); err != nil {
-						cancel(err)
-						return
-					}
-				}
-			}
-		})
-		cancel(n.assign(ctx, session, out))
-	}
+	cancel(n.converse(ctx, session, out, r.Body, rc))
 	cause := context.Cause(ctx)
-	_ = rc.SetReadDeadline(time.Now()) // receive must not wait for the node any more
-	wg.Wait()
 
 	n.mu.Lock()
 	current := n.sessions[name] == session
@@ -298,16 +298,69 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 	n.mu.Unlock()
 	log.Info("node session ended", "cause", cause)
 	if current && !errors.Is(cause, errShutdown) {
-		n.lost(name, log)
+		n.silent(session, log)
 	}
 }
+
+// converse runs a session: the node introduces itself, and then orders and reports
+// pass each other.
+func (n *nodeAPI) converse(ctx context.Context, session *nodeSession, out *lines, body io.Reader, rc *http.ResponseController) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { _ = rc.SetReadDeadline(time.Now()) })() // nobody waits for the node any more
+	if err := out.write(nil); err != nil {
+		return err
+	}
+	dec := json.NewDecoder(&deadlineReader{ctx: ctx, r: body, rc: rc, heard: func() { session.heard.Store(n.s.c.Now().UnixNano()) }})
+	var hello bulkhead.NodeReport
+	if err := dec.Decode(&hello); err != nil {
+		return err
+	}
+	if hello.Node == nil {
+		return errors.New("the node did not introduce itself")
+	}
+	if err := n.record(ctx, session.node, session.uid, []bulkhead.NodeReport{hello}); err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { cancel(n.receive(ctx, session, dec)) })
+	wg.Go(func() {
+		t := time.NewTicker(nodePulse)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+				if err := out.write([]byte{'\n'}); err != nil {
+					cancel(err)
+					return
+				}
+			}
+		}
+	})
+	cancel(n.assign(ctx, session, hello.Holds, out))
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+var errReplaced = errors.New("the node opened another session")
 
 var errShutdown = errors.New("the server stops")
 
 // assign sends a node everything that is its own, and then what changes. The
 // other end is agent.session.
-func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, out *lines) error {
+func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, holds []bulkhead.StampRef, out *lines) error {
+	// What the node holds counts as sent: so it hears what of it is elsewhere by now.
+	// Of stamps that the state does not know at all it hears nothing: it may be the
+	// state that has forgotten.
 	sent := map[bulkhead.StampName]bulkhead.StampRef{}
+	for _, ref := range holds {
+		if _, ok := n.s.c.Store.View().Stamps.Get(ref.Name); ok {
+			sent[ref.Name] = ref
+		}
+	}
+	feed := newFeed(session.node, out)
 	kept := false // back something that is the node's
 	forget := func(ref bulkhead.StampRef) error {
 		delete(sent, ref.Name)
@@ -317,6 +370,9 @@ func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, out *lines) 
 		stamp, ok := view.Stamps.Get(name)
 		was, had := sent[name]
 		if had && (!ok || stamp.Node != session.node || stamp.UID != was.UID) {
+			if ok && stamp.UID == was.UID {
+				was.Epoch = max(was.Epoch, stamp.Epoch) // under which another node has it
+			}
 			if err := forget(was); err != nil {
 				return err
 			}
@@ -347,6 +403,9 @@ func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, out *lines) 
 				}
 			}
 		}
+		if err := feed.everything(view); err != nil {
+			return err
+		}
 		if kept {
 			return nil // the node would take it for another's, and end it
 		}
@@ -370,13 +429,39 @@ func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, out *lines) 
 			case c.Everything():
 				err = everything(n.s.c.Store.View())
 			case c.Table == store.Stamps:
-				err = update(bulkhead.StampName(c.Key), n.s.c.Store.View())
+				view := n.s.c.Store.View()
+				if err = update(bulkhead.StampName(c.Key), view); err == nil {
+					err = feed.place(view, bulkhead.StampName(c.Key))
+				}
+			case c.Table == store.Nodes:
+				view := n.s.c.Store.View()
+				if err = feed.peer(view, bulkhead.NodeName(c.Key)); err == nil && c.Key == string(session.node) {
+					err = n.still(ctx, view, session, out)
+				}
+			case c.Table == store.Servers:
+				err = feed.allServers(n.s.c.Store.View())
 			}
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// still ends the session of a node that is no longer of the farm, and sets the
+// record right of one that passes for silent while it speaks: the servers were cut
+// off from each other, not the node.
+func (n *nodeAPI) still(ctx context.Context, view *store.Snapshot, session *nodeSession, out *lines) error {
+	if node, ok := view.Nodes.Get(session.node); ok && node.UID == session.uid {
+		if node.Server != n.s.c.Name || node.Silent.IsZero() && node.State == bulkhead.NodeReady {
+			return nil
+		}
+		return n.record(ctx, session.node, session.uid, []bulkhead.NodeReport{{Node: &node}})
+	}
+	if _, ok := view.Removed.Get(session.uid); ok {
+		_ = out.send(bulkhead.NodeOrder{Removed: true}) // it hears it again when it calls
+	}
+	return errRemoved
 }
 
 // assignment opens the secrets of a stamp for its node.
@@ -391,7 +476,7 @@ func (n *nodeAPI) assignment(stamp bulkhead.Stamp) (bulkhead.Assignment, error) 
 
 // receive records what a node reports, until the session ends. Reports that come
 // while others are being written are written together.
-func (n *nodeAPI) receive(ctx context.Context, name bulkhead.NodeName, body io.Reader, rc *http.ResponseController) error {
+func (n *nodeAPI) receive(ctx context.Context, session *nodeSession, dec *json.Decoder) error {
 	reports := make(chan bulkhead.NodeReport, 256)
 	lost := make(chan error, 1)
 	var wg sync.WaitGroup
@@ -403,11 +488,11 @@ func (n *nodeAPI) receive(ctx context.Context, name bulkhead.NodeName, body io.R
 			for len(batch) < 200 && len(reports) > 0 {
 				batch = append(batch, <-reports)
 			}
-			err := n.record(ctx, name, batch)
+			err := n.record(ctx, session.node, session.uid, batch)
 			if err == nil || ctx.Err() != nil {
 				continue
 			}
-			n.s.c.Logger.Warn("record node reports", "node", name, "err", err)
+			n.s.c.Logger.Warn("record node reports", "node", session.node, "err", err)
 			if kind := bulkhead.KindOf(err); kind == bulkhead.ErrInvalid || kind == bulkhead.ErrExhausted {
 				continue // the same would be refused again
 			}
@@ -417,7 +502,6 @@ func (n *nodeAPI) receive(ctx context.Context, name bulkhead.NodeName, body io.R
 			}
 		}
 	})
-	dec := json.NewDecoder(&deadlineReader{ctx, body, rc})
 	for {
 		var r bulkhead.NodeReport
 		if err := dec.Decode(&r); err != nil {
@@ -436,9 +520,10 @@ func (n *nodeAPI) receive(ctx context.Context, name bulkhead.NodeName, body io.R
 // deadlineReader gives every read nodeSilence. Who ends ctx and then sets a
 // deadline in the past ends the reading, whatever it is about to do.
 type deadlineReader struct {
-	ctx context.Context
-	r   io.Reader
-	rc  *http.ResponseController
+	ctx   context.Context
+	r     io.Reader
+	rc    *http.ResponseController
+	heard func()
 }
 
 func (d *deadlineReader) Read(p []byte) (int, error) {
@@ -446,14 +531,21 @@ func (d *deadlineReader) Read(p []byte) (int, error) {
 	if d.ctx.Err() != nil {
 		return 0, context.Cause(d.ctx)
 	}
-	return d.r.Read(p)
+	n, err := d.r.Read(p)
+	if n > 0 {
+		d.heard()
+	}
+	return n, err
 }
 
 // record writes reports in one transaction. A status that does not fit (another
 // life of the stamp, another node, an older epoch) is left out: its node will
 // hear, or has heard, that the stamp is not its own.
-func (n *nodeAPI) record(ctx context.Context, name bulkhead.NodeName, batch []bulkhead.NodeReport) error {
+func (n *nodeAPI) record(ctx context.Context, name bulkhead.NodeName, uid string, batch []bulkhead.NodeReport) error {
 	return n.s.c.Store.Update(ctx, func(tx *store.Tx) error {
+		if node, ok := tx.Nodes.Get(name); !ok || node.UID != uid { // removed while it spoke
+			return errRemoved
+		}
 		for _, r := range batch {
 			switch {
 			case r.Node != nil:
@@ -488,40 +580,42 @@ func same(a, b any) bool {
 	return err1 == nil && err2 == nil && bytes.Equal(x, y)
 }
 
+// recordNode takes a node's word for what it is; what operators and servers have
+// set stays.
 func (n *nodeAPI) recordNode(tx *store.Tx, name bulkhead.NodeName, node bulkhead.Node) {
 	now := n.s.c.Now().UTC()
-	was, known := tx.Nodes.Get(name)
-	node.Name, node.State, node.Seen, node.Joined = name, bulkhead.NodeReady, now, now
-	message := "joined"
-	if known {
-		node.Joined, message = was.Joined, "answers"
+	was, _ := tx.Nodes.Get(name)
+	if err := node.CheckLabels(); err != nil {
+		n.s.c.Logger.Warn("node with wrong labels: they are left out", "node", name, "err", err)
+		node.Region, node.Zone, node.Labels = was.Region, was.Zone, was.Labels
 	}
+	node.Name, node.UID, node.Joined, node.Cordoned = name, was.UID, was.Joined, was.Cordoned
+	node.State, node.Seen, node.Server, node.Silent = bulkhead.NodeReady, now, n.s.c.Name, time.Time{}
 	tx.Nodes.Put(node)
-	if !known || was.State != bulkhead.NodeReady {
-		tx.Event(bulkhead.Event{Time: now, Type: "node.ready", Node: name, Message: fmt.Sprintf("node %s %s", name, message)})
+	if was.State != bulkhead.NodeReady {
+		tx.Event(bulkhead.Event{Time: now, Type: "node.ready", Node: name, Message: fmt.Sprintf("node %s answers", name)})
 	}
 }
 
-// lost marks a node whose session ended. Nothing else follows from it here: its
-// stamps go on without the servers.
-func (n *nodeAPI) lost(name bulkhead.NodeName, log *slog.Logger) {
+// silent records when a node whose session ended was last heard. What follows from
+// that, if it does not come back, is for the controller (plan.Nodes).
+func (n *nodeAPI) silent(session *nodeSession, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.s.ctx), 5*time.Second)
 	defer cancel()
 	err := n.s.c.Store.Update(ctx, func(tx *store.Tx) error {
 		n.mu.Lock()
-		back := n.sessions[name] != nil
+		back := n.sessions[session.node] != nil
 		n.mu.Unlock()
-		node, ok := tx.Nodes.Get(name)
-		if !ok || back || node.State == bulkhead.NodeUnreachable {
+		node, ok := tx.Nodes.Get(session.node)
+		if !ok || back || node.UID != session.uid || node.Server != n.s.c.Name || !node.Silent.IsZero() {
 			return nil
 		}
-		node.State, node.Seen = bulkhead.NodeUnreachable, n.s.c.Now().UTC()
+		node.Silent = time.Unix(0, session.heard.Load()).UTC()
 		tx.Nodes.Put(node)
-		tx.Event(bulkhead.Event{Time: node.Seen, Type: "node.unreachable", Node: name, Message: fmt.Sprintf("node %s does not answer", name)})
 		return nil
 	})
 	if err != nil {
-		log.Warn("mark node unreachable", "err", err)
+		log.Warn("record silence of node", "err", err)
 	}
 }
 
@@ -547,10 +641,12 @@ func (n *nodeAPI) dial(ctx context.Context, node bulkhead.NodeName, req bulkhead
 		n.mu.Unlock()
 		close(wait.done)
 	})
-	silent := bulkhead.Errorf(bulkhead.ErrUnavailable, "node %s does not answer", node).WithHint("bulkhead node list")
-	if session == nil {
-		hangup()
-		return nil, nil, silent
+	if session == nil { // another server may have it
+		if err := n.relay(ctx, node, bulkhead.NodeOrder{Stream: &req}); err != nil {
+			hangup()
+			return nil, nil, err
+		}
+		session = &nodeSession{}
 	}
 	timeout := time.NewTimer(10 * time.Second)
 	defer timeout.Stop()
@@ -566,21 +662,22 @@ func (n *nodeAPI) dial(ctx context.Context, node bulkhead.NodeName, req bulkhead
 			return nil, nil, ctx.Err()
 		case <-session.done:
 			hangup()
-			return nil, nil, silent
+			return nil, nil, silent(node)
 		case <-timeout.C:
 			hangup()
-			return nil, nil, silent
+			return nil, nil, silent(node)
 		}
 	}
 }
 
 // stream takes a node's dial-back and couples it with the user who waits.
 func (n *nodeAPI) stream(w http.ResponseWriter, r *http.Request) {
-	name, err := n.peer(r)
+	caller, err := n.worker(r)
 	if err != nil {
 		writeProblem(w, asProblem(err))
 		return
 	}
+	name := caller.Name
 	n.mu.Lock()
 	wait := n.waiting[r.PathValue("id")]
 	if wait != nil && wait.node == name {

@@ -18,10 +18,12 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"strings"
 	"time"
 
 	"bulkhead"
 	"bulkhead/auth"
+	"bulkhead/keys"
 	"bulkhead/store"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -43,9 +45,16 @@ type Config struct {
 	HasImage func(ctx context.Context, image bulkhead.Image) error
 	// Registry is the built-in OCI registry, mounted at /v2/. Nil: none.
 	Registry http.Handler
-	// PeerNode is the node at the other end of a connection, by its certificate.
-	// Nil: NodeHandler admits nobody.
-	PeerNode func(*tls.ConnectionState) (bulkhead.NodeName, error)
+
+	// Name is this server's among the servers. Default: "server".
+	Name bulkhead.NodeName
+	// Authority certifies the machines of the farm. Nil: NodeHandler admits nobody.
+	Authority *keys.Authority
+	// Secrets are the files of keys that a server needs which joins. Default: none.
+	Secrets func() map[string][]byte
+	// Dial is how this server reaches others: its certificate, and trust in the
+	// farm's authority. Nil: it does not.
+	Dial *tls.Config
 
 	// Domain is what stamps' host names end in. Default: "localhost".
 	Domain string
@@ -86,10 +95,11 @@ func NewServer(c Config) (*Server, error) {
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
 	}
-	if c.PeerNode == nil {
-		c.PeerNode = func(*tls.ConnectionState) (bulkhead.NodeName, error) {
-			return "", bulkhead.Errorf(bulkhead.ErrDenied, "this server takes no nodes")
-		}
+	if c.Name == "" {
+		c.Name = "server"
+	}
+	if c.Secrets == nil {
+		c.Secrets = func() map[string][]byte { return nil }
 	}
 	if c.Version == "" {
 		c.Version = "dev"
@@ -115,6 +125,7 @@ func NewServer(c Config) (*Server, error) {
 	s.registerExec(hapi)
 	s.registerEvents(hapi)
 	s.registerNodes(hapi)
+	s.registerFarm(hapi)
 	s.registerStatus(hapi)
 
 	metrics := promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{})
@@ -172,7 +183,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			writeProblem(w, p)
 		},
 	}
-	guarded := gate.Require(next)
+	guarded := gate.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r, ok := s.current(w, r); ok {
+			next.ServeHTTP(w, r)
+		}
+	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/", "/healthz", "/readyz", "/docs", "/openapi.json":
@@ -181,6 +196,42 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			guarded.ServeHTTP(w, r)
 		}
 	})
+}
+
+// requestKey is that of a request's id in its context.
+type requestKey struct{}
+
+// requestOf is the id that a client has given its request, so that it may ask again.
+func requestOf(ctx context.Context) string {
+	id, _ := ctx.Value(requestKey{}).(string)
+	return id
+}
+
+// current brings this server's view up to what any server has acknowledged, so that
+// a user may ask one after the other; it names the others and notes the request's
+// id. When no majority answers, who looks gets what is known, and who changes is
+// told to ask again.
+func (s *Server) current(w http.ResponseWriter, r *http.Request) (*http.Request, bool) {
+	var apis []string
+	for server := range s.c.Store.View().Servers.All() {
+		if strings.HasPrefix(server.API, "https://") {
+			apis = append(apis, server.API)
+		}
+	}
+	if len(apis) > 1 {
+		w.Header().Set(serversHeader, strings.Join(apis, ","))
+	}
+	looks := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if err := s.c.Store.Sync(r.Context()); err != nil && !looks {
+		p := asProblem(s.logged(r.Context(), err))
+		w.Header().Set(retryHeader, "1")
+		writeProblem(w, p)
+		return nil, false
+	}
+	if id := r.Header.Get(requestHeader); id != "" && len(id) <= 64 && !strings.Contains(id, " ") {
+		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, id))
+	}
+	return r, true
 }
 
 // actor is who made the request of ctx.
@@ -246,7 +297,11 @@ func register[I, O any](s *Server, hapi huma.API, o operation, handle func(ctx c
 	huma.Register(hapi, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)
 		if err != nil {
-			return nil, asProblem(s.logged(ctx, err))
+			p := asProblem(s.logged(ctx, err))
+			if errors.Is(err, store.ErrNoMajority) { // it may or may not be done: the client asks again
+				return nil, huma.ErrorWithHeaders(p, http.Header{retryHeader: {"1"}})
+			}
+			return nil, p
 		}
 		return out, nil
 	})

@@ -399,7 +399,7 @@ func (s *Server) createStamp(ctx context.Context, spec StampSpec, restore, dryRu
 	if err != nil {
 		return StampChange{}, err
 	}
-	return s.commit(ctx, dryRun, func(tx *store.Tx) (was, is *bulkhead.Stamp, action string, err error) {
+	return s.commit(ctx, spec.Name, dryRun, func(tx *store.Tx) (was, is *bulkhead.Stamp, action string, err error) {
 		old, exists := tx.Stamps.Get(name)
 		switch {
 		case exists && old.Desired != bulkhead.DesiredDeleted:
@@ -442,7 +442,7 @@ func (s *Server) applyStamp(ctx context.Context, spec StampSpec, dryRun bool) (S
 	if !exists || stamp.Desired == bulkhead.DesiredDeleted {
 		return s.createStamp(ctx, spec, false, dryRun)
 	}
-	return s.commit(ctx, dryRun, func(tx *store.Tx) (was, is *bulkhead.Stamp, action string, err error) {
+	return s.commit(ctx, spec.Name, dryRun, func(tx *store.Tx) (was, is *bulkhead.Stamp, action string, err error) {
 		old, err := liveStamp(tx, string(name))
 		if err != nil {
 			return nil, nil, "", err
@@ -456,7 +456,7 @@ func (s *Server) applyStamp(ctx context.Context, spec StampSpec, dryRun bool) (S
 }
 
 func (s *Server) updateStamp(ctx context.Context, name string, u StampUpdate, dryRun bool) (StampChange, error) {
-	return s.commit(ctx, dryRun, func(tx *store.Tx) (was, is *bulkhead.Stamp, action string, err error) {
+	return s.commit(ctx, name, dryRun, func(tx *store.Tx) (was, is *bulkhead.Stamp, action string, err error) {
 		old, err := liveStamp(tx, name)
 		if err != nil {
 			return nil, nil, "", err
@@ -475,7 +475,7 @@ func (s *Server) updateStamp(ctx context.Context, name string, u StampUpdate, dr
 
 // amend changes what is wanted of a stamp, not what it is.
 func (s *Server) amend(ctx context.Context, name, verb string, do func(*bulkhead.Stamp) (bool, error)) (StampChange, error) {
-	return s.commit(ctx, false, func(tx *store.Tx) (was, is *bulkhead.Stamp, action string, err error) {
+	return s.commit(ctx, name, false, func(tx *store.Tx) (was, is *bulkhead.Stamp, action string, err error) {
 		old, err := liveStamp(tx, name)
 		if err != nil {
 			return nil, nil, "", err
@@ -490,7 +490,7 @@ func (s *Server) amend(ctx context.Context, name, verb string, do func(*bulkhead
 }
 
 func (s *Server) deleteStamp(ctx context.Context, name string, purge bool) (StampChange, error) {
-	return s.commit(ctx, false, func(tx *store.Tx) (was, is *bulkhead.Stamp, action string, err error) {
+	return s.commit(ctx, name, false, func(tx *store.Tx) (was, is *bulkhead.Stamp, action string, err error) {
 		parsed, err := bulkhead.ParseStampName(name)
 		if err != nil {
 			return nil, nil, "", err
@@ -543,11 +543,19 @@ var errDryRun = errors.New("dry run")
 
 // commit writes what decide makes of a stamp, with its event, in one transaction,
 // and says what that changes. A dry run writes nothing. decide may run several
-// times.
-func (s *Server) commit(ctx context.Context, dryRun bool, decide func(tx *store.Tx) (was, is *bulkhead.Stamp, action string, err error)) (StampChange, error) {
+// times; when the same request has been carried out already, it does not run.
+func (s *Server) commit(ctx context.Context, name string, dryRun bool, decide func(tx *store.Tx) (was, is *bulkhead.Stamp, action string, err error)) (StampChange, error) {
 	var out StampChange
 	var made bulkhead.Stamp
+	request := requestOf(ctx)
 	err := s.c.Store.Update(ctx, func(tx *store.Tx) error {
+		if parsed, err := bulkhead.ParseStampName(name); err == nil && request != "" {
+			old, ok := tx.Stamps.Get(parsed)
+			if id, action, _ := strings.Cut(old.Request, " "); ok && id == request {
+				out, made = StampChange{Action: action, Differences: []Difference{}, Plan: []string{}}, old
+				return nil
+			}
+		}
 		was, is, action, err := decide(tx)
 		if err != nil {
 			return err
@@ -560,6 +568,9 @@ func (s *Server) commit(ctx context.Context, dryRun bool, decide func(tx *store.
 		}
 		now := s.c.Now().UTC()
 		is.Updated = now
+		if request != "" {
+			is.Request = request + " " + action
+		}
 		made = *is
 		if dryRun {
 			return errDryRun

@@ -44,7 +44,8 @@ type Env struct {
 // command is what every command has at hand.
 type command struct {
 	env    Env
-	config *config // loaded before any command runs
+	config *config     // loaded before any command runs
+	way    *api.Client // made by client
 
 	// Global flags.
 	api, token, configPath, output string
@@ -108,6 +109,7 @@ environment over the file.`,
 	root.AddGroup(
 		&cobra.Group{ID: "product", Title: "Products and customers:"},
 		&cobra.Group{ID: "watch", Title: "See what happens:"},
+		&cobra.Group{ID: "farm", Title: "The farm:"},
 		&cobra.Group{ID: "machine", Title: "This machine:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
@@ -117,8 +119,9 @@ environment over the file.`,
 		}
 	}
 	add("product", c.releaseCommand(), c.stampCommand(), c.applyCommand(), c.exportCommand())
-	add("watch", c.statusCommand(), c.eventsCommand(), c.nodeCommand())
-	add("machine", c.upCommand(), c.downCommand(), c.doctorCommand(), c.versionCommand())
+	add("watch", c.statusCommand(), c.eventsCommand())
+	add("farm", c.nodeCommand(), c.tokenCommand())
+	add("machine", c.upCommand(), c.downCommand(), c.serverCommand(), c.agentCommand(), c.doctorCommand(), c.versionCommand())
 	root.AddCommand(exitCodesTopic())
 	family(root)
 	root.InitDefaultCompletionCmd()
@@ -173,7 +176,14 @@ func usage(cmd *cobra.Command, format string, args ...any) error {
 
 // client is the way to the API.
 func (c *command) client() *api.Client {
-	return api.NewClient(c.api, c.token)
+	if c.way == nil {
+		cl, err := c.config.client(c.api, c.token, func(servers []string) { c.learn(c.api, servers) })
+		if err != nil { // the authority in the file: without it no server is trusted
+			cl = api.NewClient(c.api, c.token)
+		}
+		c.way = cl
+	}
+	return c.way
 }
 
 // next tells what to do next, where a person reads.

@@ -35,7 +35,7 @@ func fakeUp(_ context.Context, o UpOptions) error {
 		return bulkhead.Errorf(bulkhead.ErrConflict, "data folder /taken belongs to process 1").WithHint("choose another one with --data")
 	}
 	fmt.Printf("%+v\n", struct{ Data, API, NodeAPI, HTTP, HTTPS, Domain, Node, Subnet string }{o.Data, o.API, o.NodeAPI, o.HTTP, o.HTTPS, o.Domain, o.Node, o.Subnet})
-	return o.Ready("http://"+o.API, os.Getenv("TEST_TOKEN"))
+	return o.Ready(Up{API: "http://" + o.API, Token: os.Getenv("TEST_TOKEN")})
 }
 
 func fakeDown(_ context.Context, data string) (bool, error) { return data != "/nothing", nil }

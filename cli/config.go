@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"strings"
 
 	"bulkhead"
+	"bulkhead/api"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -35,6 +37,21 @@ type config struct {
 
 type apiConfig struct {
 	Token string `yaml:"token"`
+	// Servers are further addresses of the same API; the client learns them by itself.
+	Servers []string `yaml:"servers,omitempty"`
+	// Authority is the certificate, PEM, of who signs for the API.
+	Authority string `yaml:"authority,omitempty"`
+}
+
+// client is the way to the API at address. learned is told of other servers; nil:
+// nobody is.
+func (c *config) client(address, token string, learned func(servers []string)) (*api.Client, error) {
+	known := c.APIs[normalAPI(address)]
+	cl := api.NewClient(address, cmp.Or(token, known.Token))
+	if err := cl.Farm(known.Servers, []byte(known.Authority), learned); err != nil {
+		return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "configuration %s: authority of %s: %w", c.path, address, err)
+	}
+	return cl, nil
 }
 
 func loadConfig(path string) (*config, error) {
@@ -84,7 +101,7 @@ func (c *config) save() error {
 
 // login keeps the token for an API and makes that the current one. It reads the
 // file again first: another instance may have written meanwhile.
-func (c *command) login(address, token string) error {
+func (c *command) login(up Up) error {
 	fresh, err := loadConfig(c.config.path)
 	if err != nil {
 		return err
@@ -92,13 +109,35 @@ func (c *command) login(address, token string) error {
 	if fresh.APIs == nil {
 		fresh.APIs = map[string]apiConfig{}
 	}
-	address = normalAPI(address)
+	address := normalAPI(up.API)
 	fresh.Current = address
-	if token != "" { // else the one that is there goes on to hold
-		fresh.APIs[address] = apiConfig{Token: token}
+	if up.Token != "" { // else the one that is there goes on to hold
+		known := fresh.APIs[address]
+		known.Token, known.Authority = up.Token, string(up.Authority)
+		fresh.APIs[address] = known
 	}
 	c.config = fresh
 	return fresh.save()
+}
+
+// learn keeps the servers that an API has named. A file that cannot be written is
+// no reason to fail what was asked for.
+func (c *command) learn(address string, servers []string) {
+	address = normalAPI(address)
+	known, ok := c.config.APIs[address]
+	if !ok || slices.Equal(known.Servers, servers) {
+		return
+	}
+	fresh, err := loadConfig(c.config.path)
+	if err != nil {
+		return
+	}
+	if known, ok = fresh.APIs[address]; ok {
+		known.Servers = servers
+		fresh.APIs[address] = known
+		c.config.APIs = fresh.APIs
+		_ = fresh.save()
+	}
 }
 
 // normalAPI is how an address stands in the configuration.
@@ -134,7 +173,7 @@ func (c *command) configure(cmd *cobra.Command) error {
 	if c.config, err = loadConfig(path); err != nil {
 		return err
 	}
-	if _, err := os.Stat(path); c.configPath != "" && cmd.Name() != "up" && errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(path); c.configPath != "" && !runsHere(cmd) && errors.Is(err, fs.ErrNotExist) {
 		return bulkhead.Errorf(bulkhead.ErrNotFound, "configuration %s does not exist", path).WithHint("bulkhead up writes it; without --config the usual one is read")
 	}
 	var faults []bulkhead.Fault
@@ -161,7 +200,7 @@ func (c *command) configure(cmd *cobra.Command) error {
 			}
 			return
 		}
-		if f.Name == "api" && c.config.Current != "" && cmd.Name() != "up" && cmd.Name() != "doctor" {
+		if f.Name == "api" && c.config.Current != "" && !runsHere(cmd) {
 			c.api = c.config.Current
 		}
 	})
@@ -171,7 +210,7 @@ func (c *command) configure(cmd *cobra.Command) error {
 	if c.output != "table" && c.output != "json" && c.output != "yaml" {
 		return usage(cmd, "output %q is not table, json or yaml", c.output)
 	}
-	if cmd.Name() == "up" || cmd.Name() == "doctor" { // validate looks at theirs
+	if runsHere(cmd) { // validate looks at theirs
 	} else if u, err := url.Parse(normalAPI(c.api)); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" && !strings.Contains(c.api, "://") {
 		return bulkhead.Errorf(bulkhead.ErrInvalid, "the address of the API, %q, is neither HOST:PORT nor a URL of http or https", c.api).
 			WithHint("give it with --api, BULKHEAD_API or current in %s; usual is %s", path, defaultAPI)
@@ -179,10 +218,16 @@ func (c *command) configure(cmd *cobra.Command) error {
 	if strings.ContainsFunc(c.token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return bulkhead.Errorf(bulkhead.ErrInvalid, "the token holds characters that no token has").WithHint("give one line, such as bh_..., with --token or BULKHEAD_TOKEN")
 	}
-	if c.token == "" {
+	if c.token == "" && !runsHere(cmd) {
 		c.token = c.config.APIs[normalAPI(c.api)].Token
 	}
 	return nil
+}
+
+// runsHere tells whether a command is about this machine's own Bulkhead, not about
+// an API somewhere.
+func runsHere(cmd *cobra.Command) bool {
+	return slices.Contains([]string{"up", "server", "agent", "doctor"}, cmd.Name())
 }
 
 // flagNames are the flags of a command and of all below it.

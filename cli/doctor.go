@@ -24,7 +24,7 @@ const (
 )
 
 func (c *command) doctorCommand() *cobra.Command {
-	var o UpOptions
+	o := UpOptions{Server: true, Agent: true}
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check whether this machine can run Bulkhead, and how to mend it", Args: exactly(),
 		Long: "Check what `bulkhead up` with the same flags needs of this machine. The exit code is 1 when something is missing.",

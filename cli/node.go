@@ -2,6 +2,9 @@ package cli
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"bulkhead"
 
@@ -9,8 +12,8 @@ import (
 )
 
 func (c *command) nodeCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "node", Short: "Machines of the farm: list, show", Aliases: []string{"nodes"}}
-	cmd.AddCommand(c.nodeList(), c.nodeShow())
+	cmd := &cobra.Command{Use: "node", Short: "Nodes of the farm: list, show, cordon, uncordon, remove", Aliases: []string{"nodes"}}
+	cmd.AddCommand(c.nodeList(), c.nodeShow(), c.nodeCordon(true), c.nodeCordon(false), c.nodeRemove())
 	return family(cmd)
 }
 
@@ -23,9 +26,9 @@ func (c *command) nodeList() *cobra.Command {
 				return err
 			}
 			return c.print(nodes, func() {
-				t := newTable(6, "NAME", "STATE", "STAMPS", "CPU", "MEMORY", "VERSION", "RUNTIME", "AGE")
+				t := newTable(7, "NAME", "STATE", "REGION", "STAMPS", "CPU", "MEMORY", "VERSION", "RUNTIME", "AGE")
 				for _, n := range nodes {
-					t.add(string(n.Name), nodeCell(n.State), len(n.Stamps), fmt.Sprintf("%g", n.Capacity.CPU), size(n.Capacity.Memory), n.Version, n.Runtime, c.age(n.Joined))
+					t.add(string(n.Name), nodeCell(n.Node), n.Region, len(n.Stamps), fmt.Sprintf("%g", n.Capacity.CPU), size(n.Capacity.Memory), n.Version, n.Runtime, c.age(n.Joined))
 				}
 				c.table(t)
 			})
@@ -33,11 +36,14 @@ func (c *command) nodeList() *cobra.Command {
 	}
 }
 
-func nodeCell(s bulkhead.NodeState) cell {
-	if s == bulkhead.NodeReady {
-		return cell{string(s), green}
+func nodeCell(n bulkhead.Node) cell {
+	switch {
+	case n.State != bulkhead.NodeReady:
+		return cell{string(n.State), red}
+	case n.Cordoned:
+		return cell{"ready, cordoned", yellow}
 	}
-	return cell{string(s), red}
+	return cell{string(n.State), green}
 }
 
 func (c *command) nodeShow() *cobra.Command {
@@ -49,12 +55,15 @@ func (c *command) nodeShow() *cobra.Command {
 				return err
 			}
 			return c.print(n, func() {
-				state := nodeCell(n.State)
+				state := nodeCell(n.Node)
 				for _, line := range [][2]string{
 					{"name", string(n.Name)},
 					{"state", c.paint(state.colour, state.text)},
 					{"region", n.Region},
 					{"zone", n.Zone},
+					{"labels", labels(n.Labels)},
+					{"gateway", n.Gateway},
+					{"session", string(n.Server)},
 					{"version", n.Version},
 					{"platform", n.Platform},
 					{"kernel", n.Kernel},
@@ -73,4 +82,66 @@ func (c *command) nodeShow() *cobra.Command {
 			})
 		},
 	}
+}
+
+// labels writes labels as they are given.
+func labels(m map[string]string) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, name+"="+m[name])
+	}
+	return strings.Join(out, ", ")
+}
+
+func (c *command) nodeCordon(cordoned bool) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "cordon NAME", Short: "Keep new stamps off a node; those on it stay",
+		Args: exactly("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := c.client().CordonNode(cmd.Context(), args[0], cordoned)
+			if err != nil {
+				return err
+			}
+			return c.print(n, func() {
+				if cordoned {
+					c.say("node %s takes no new stamps; it keeps %s", n.Name, count(len(n.Stamps), "stamp"))
+				} else {
+					c.say("node %s takes new stamps", n.Name)
+				}
+			})
+		},
+	}
+	if !cordoned {
+		cmd.Use, cmd.Short, cmd.Aliases = "uncordon NAME", "Let new stamps on a node again", []string{"undrain"}
+	}
+	return cmd
+}
+
+func (c *command) nodeRemove() *cobra.Command {
+	var loseData, yes bool
+	cmd := &cobra.Command{
+		Use: "remove NAME", Short: "Remove a node from the farm; its certificate opens nothing any more",
+		Long: `Remove a node from the farm. Its certificate opens nothing from then on. Stamps
+without data are placed elsewhere. A node that has the data of a stamp is kept,
+unless --lose-data says that the data may be given up; one that is up and has stamps
+has to be cordoned first.`,
+		Args: exactly("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if loseData && !yes {
+				if err := c.confirm(args[0], "This gives up the data of every stamp on node "+args[0]+"."); err != nil {
+					return err
+				}
+			}
+			out, err := c.client().RemoveNode(cmd.Context(), args[0], loseData)
+			if err != nil {
+				return err
+			}
+			return c.print(out, func() {
+				c.say("node %s is removed; %s placed elsewhere, data of %d lost", out.Node, count(len(out.Moved), "stamp"), len(out.Lost))
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&loseData, "lose-data", false, "give up the data of stamps that are on it; asks first")
+	cmd.Flags().BoolVar(&yes, "yes", false, "with --lose-data: do not ask")
+	return cmd
 }

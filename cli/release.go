@@ -319,7 +319,7 @@ func (c *command) publish(ctx context.Context, p *compose.Project, version strin
 	if err := cl.Ready(ctx); err != nil { // before minutes of uploading
 		return api.Published{}, err
 	}
-	target := &images.Target{URL: cl.Base(), Client: &http.Client{Transport: withToken{cl.Token()}}}
+	target := &images.Target{URL: cl.Base(), Client: &http.Client{Transport: withToken{cl.Token(), cl.Transport()}}}
 	finder, err := images.Open(ctx, images.Options{Archives: archives, Own: target, Offline: offline})
 	if err != nil {
 		return api.Published{}, err
@@ -361,14 +361,17 @@ func (c *command) publish(ctx context.Context, p *compose.Project, version strin
 }
 
 // withToken authorises requests to the registry.
-type withToken struct{ token string }
+type withToken struct {
+	token string
+	next  http.RoundTripper
+}
 
 func (t withToken) RoundTrip(r *http.Request) (*http.Response, error) {
 	if t.token != "" {
 		r = r.Clone(r.Context())
 		r.Header.Set("Authorization", "Bearer "+t.token)
 	}
-	return http.DefaultTransport.RoundTrip(r)
+	return t.next.RoundTrip(r)
 }
 
 func (c *command) releaseList() *cobra.Command {

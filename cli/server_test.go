@@ -49,6 +49,7 @@ func newCluster(dir string) (*cluster, error) {
 	err := state.Update(ctx, func(tx *store.Tx) error {
 		tx.Tokens.Put(store.Token{Hash: hash, Operator: "ann", Role: string(auth.RoleAdmin)})
 		tx.Tokens.Put(store.Token{Hash: viewerHash, Operator: "vic", Role: string(auth.RoleViewer)})
+		tx.Nodes.Put(bulkhead.Node{Name: "n1", UID: "uid-n1"})
 		return nil
 	})
 	if err != nil {
@@ -64,7 +65,7 @@ func newCluster(dir string) (*cluster, error) {
 	}
 	identity := func(role keys.Role) *keys.Identity {
 		id, err := keys.NewIdentity(ctx, func(context.Context) (*tls.Certificate, error) {
-			return authority.Issue(keys.Subject{Role: role, Name: "n1", Hosts: []string{"127.0.0.1"}})
+			return authority.Issue(keys.Subject{Role: role, Name: "n1", UID: "uid-n1"})
 		}, slog.New(slog.DiscardHandler))
 		if err != nil {
 			panic(err)
@@ -75,7 +76,7 @@ func newCluster(dir string) (*cluster, error) {
 	direct := httptest.NewServer(blobs)
 	bundles := images.NewBundles(filepath.Join(dir, "bundles"), &images.Target{URL: direct.URL})
 	server, err := api.NewServer(api.Config{
-		Store: state, Sealer: sealer, Registry: blobs, Bundle: bundles.Bundle, PeerNode: keys.NodeOf, Version: "1.2.3",
+		Store: state, Sealer: sealer, Registry: blobs, Bundle: bundles.Bundle, Authority: authority, Version: "1.2.3",
 		HasImage: func(ctx context.Context, i bulkhead.Image) error {
 			ok, err := blobs.Has(ctx, i.Repository, i.Digest)
 			if err == nil && !ok {
@@ -101,7 +102,7 @@ func newCluster(dir string) (*cluster, error) {
 	wg.Go(func() {
 		_ = controller.New(controller.Config{Store: state, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
 	})
-	node := &fakeNode{client: api.NewNodeClient(listener.Addr().String(), identity(keys.RoleNode).Client(authority.Pool()))}
+	node := &fakeNode{client: api.NewNodeClient(api.NewWay([]string{listener.Addr().String()}, identity(keys.RoleNode).Client(authority.Pool())))}
 	wg.Go(func() { node.run(ctx) })
 	return &cluster{url: users.URL, token: token, viewer: viewer, store: state, stop: func() {
 		cancel()
@@ -126,10 +127,10 @@ func (n *fakeNode) run(ctx context.Context) {
 }
 
 func (n *fakeNode) session(ctx context.Context) error {
-	s, err := n.client.Connect(ctx, bulkhead.Node{
+	s, err := n.client.Connect(ctx, bulkhead.NodeReport{Node: &bulkhead.Node{
 		Version: "1.2.3", Platform: "linux/amd64", Kernel: "6.1", Runtime: "containerd 1.6.20, runc 1.1.5",
 		Capacity: bulkhead.Resources{CPU: 4, Memory: 8 << 30, Disk: 100 << 30, PIDs: 10000},
-	})
+	}})
 	if err != nil {
 		return err
 	}
@@ -187,7 +188,7 @@ func statuses(st bulkhead.Stamp) []bulkhead.StampStatus {
 }
 
 func (n *fakeNode) stream(ctx context.Context, s *api.NodeSession, req bulkhead.StreamRequest) {
-	conn, err := s.Stream(ctx, req.ID)
+	conn, err := s.Stream(ctx, req)
 	if err != nil {
 		return
 	}

@@ -19,10 +19,13 @@ import (
 	"bulkhead/api"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-// UpOptions are the flags of up.
+// UpOptions are the flags of up, server and agent.
 type UpOptions struct {
+	Server, Agent bool // the roles of the process
+
 	Data    string // folder of everything that Bulkhead keeps
 	API     string // address of the API
 	NodeAPI string // address on which nodes call, by mutual TLS
@@ -38,32 +41,85 @@ type UpOptions struct {
 	LogLevel   slog.Level // from which on is logged
 	LogFormat  string     // "text" or "json"
 
-	// Ready is called once the API answers, with its address and a token for the
-	// user who called up.
-	Ready func(address, token string) error
+	Advertise string // host name or address of this machine for others of the farm
+	Peer      string // address on which other servers call
+	Hop       string // address on which other nodes' gateways call
+	Join      string // address of a server of the farm to join
+	JoinToken string // that lets this machine in
+	Region    string
+	Zone      string
+	Labels    []string // NAME=VALUE
+	LostAfter time.Duration
+	// CertificateLife is how long certificates of machines are valid.
+	CertificateLife time.Duration
+
+	// Ready is called once everything answers.
+	Ready func(Up) error
 }
 
+// Up is how to reach a Bulkhead that is up.
+type Up struct {
+	API       string // URL; empty: this process is no server
+	Token     string // for the user who called up
+	Authority []byte // PEM, of who signs for the API; empty: it has no TLS
+}
+
+// NodeLabels are Labels by name; validate has checked them.
+func (o UpOptions) NodeLabels() map[string]string {
+	out := map[string]string{}
+	for _, text := range o.Labels {
+		if name, value, err := bulkhead.ParseLabel(text); err == nil {
+			out[name] = value
+		}
+	}
+	return out
+}
+
+// upFlags adds the flags that the roles in o have.
 func (c *command) upFlags(cmd *cobra.Command, o *UpOptions) {
 	f := cmd.Flags()
 	f.StringVar(&o.Data, "data", "/var/lib/bulkhead", "folder of everything that Bulkhead keeps")
-	f.StringVar(&o.NodeAPI, "node-api", "127.0.0.1:7071", "address on which nodes call, by mutual TLS")
-	f.StringVar(&o.HTTP, "http", ":8080", "address of the gateway")
-	f.StringVar(&o.HTTPS, "https", "", "address of the gateway's TLS (default: none)")
-	f.StringVar(&o.Domain, "domain", "localhost", "what stamps' host names end in")
-	f.StringVar(&o.Node, "node", "", "name of this node (default: the machine's)")
-	f.StringVar(&o.Email, "email", "", "of who answers for certificates; for ACME")
-	f.StringVar(&o.ACME, "acme", "", "URL of the ACME directory (default: Let's Encrypt)")
-	f.StringVar(&o.Containerd, "containerd", "", "socket of containerd, or private for one of Bulkhead's own (default: the machine's, if it runs)")
+	f.StringVar(&o.Node, "node", "", "name of this machine in the farm (default: its host name)")
+	f.StringVar(&o.Join, "join", "", "address of a server of the farm to join, with --token; once joined, both are left alone")
+	f.StringVar(&o.Advertise, "advertise", "", "host name or address under which other machines of the farm reach this one (default: none; when it joins, that of the way to --join)")
+	if o.Server {
+		f.StringVar(&o.NodeAPI, "node-api", "", "address on which nodes call, by mutual TLS (default: 127.0.0.1:7071; with --advertise :7071)")
+		f.StringVar(&o.Peer, "peer", ":7072", "address on which other servers call, by mutual TLS; only with --advertise")
+		f.StringVar(&o.Domain, "domain", "localhost", "what stamps' host names end in")
+		f.DurationVar(&o.LostAfter, "lost-after", time.Minute, "after how long a silent node's stamps without data go elsewhere; alike on all servers")
+		f.DurationVar(&o.CertificateLife, "certificate-life", 24*time.Hour, "how long certificates of machines are valid; they renew themselves")
+	}
+	if o.Agent {
+		f.StringVar(&o.HTTP, "http", ":8080", "address of the gateway")
+		f.StringVar(&o.HTTPS, "https", "", "address of the gateway's TLS (default: none)")
+		f.StringVar(&o.Hop, "hop", ":7073", "address on which other nodes' gateways call, by mutual TLS; only with --advertise")
+		f.StringVar(&o.Region, "region", "", "region of this node")
+		f.StringVar(&o.Zone, "zone", "", "zone of this node")
+		f.StringArrayVar(&o.Labels, "label", nil, "label of this node, NAME=VALUE; may be repeated")
+		f.StringVar(&o.Email, "email", "", "of who answers for certificates; for ACME")
+		f.StringVar(&o.ACME, "acme", "", "URL of the ACME directory (default: Let's Encrypt)")
+		f.StringVar(&o.Containerd, "containerd", "", "socket of containerd, or private for one of Bulkhead's own (default: the machine's, if it runs)")
+		f.StringVar(&o.Subnet, "subnet", "10.128.0.0/10", "from which stamps' networks are taken")
+	}
 	f.TextVar(&o.LogLevel, "log-level", slog.LevelInfo, "from which level on is logged: debug, info, warn or error")
 	f.StringVar(&o.LogFormat, "log-format", "text", "how is logged: text or json")
-	f.StringVar(&o.Subnet, "subnet", "10.128.0.0/10", "from which stamps' networks are taken")
 }
 
 // validate finds what is wrong with the options before anything starts.
 func (c *command) validate(o *UpOptions) error {
 	var faults []bulkhead.Fault
-	for _, a := range []struct{ flag, address string }{{"--api", c.api}, {"--node-api", o.NodeAPI}, {"--http", o.HTTP}, {"--https", o.HTTPS}} {
-		if a.address == "" && (a.flag == "--http" || a.flag == "--https") {
+	for _, a := range []struct {
+		flag, address string
+		needed        bool
+	}{
+		{"--api", c.api, o.Server},
+		{"--node-api", o.NodeAPI, false},
+		{"--peer", o.Peer, o.Server && o.Advertise != ""},
+		{"--hop", o.Hop, o.Agent && o.Advertise != ""},
+		{"--http", o.HTTP, false},
+		{"--https", o.HTTPS, false},
+	} {
+		if a.address == "" && !a.needed {
 			continue
 		}
 		address := strings.TrimPrefix(strings.TrimPrefix(a.address, "http://"), "https://")
@@ -71,7 +127,7 @@ func (c *command) validate(o *UpOptions) error {
 			faults = append(faults, bulkhead.Fault{Where: a.flag, Message: fmt.Sprintf("%q is not HOST:PORT", a.address)})
 		}
 	}
-	if o.Domain == "" || strings.ContainsAny(o.Domain, "/: ") {
+	if o.Server && o.Domain == "" || strings.ContainsAny(o.Domain, "/: ") {
 		faults = append(faults, bulkhead.Fault{Where: "--domain", Message: fmt.Sprintf("%q is not a domain name", o.Domain)})
 	}
 	if o.Data == "" {
@@ -82,13 +138,27 @@ func (c *command) validate(o *UpOptions) error {
 	if o.LogFormat != "text" && o.LogFormat != "json" {
 		faults = append(faults, bulkhead.Fault{Where: "--log-format", Message: fmt.Sprintf("%q is neither text nor json", o.LogFormat)})
 	}
-	if p, err := netip.ParsePrefix(o.Subnet); err != nil || !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > 24 {
+	if p, err := netip.ParsePrefix(o.Subnet); o.Agent && (err != nil || !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > 24) {
 		faults = append(faults, bulkhead.Fault{Where: "--subnet", Message: fmt.Sprintf("%q is not an IPv4 network from /8 to /24, such as 10.128.0.0/10", o.Subnet)})
 	}
 	if o.Node != "" {
 		if _, err := bulkhead.ParseNodeName(o.Node); err != nil {
 			faults = append(faults, bulkhead.Fault{Where: "--node", Message: err.Error()})
 		}
+	}
+	for _, label := range o.Labels {
+		if _, _, err := bulkhead.ParseLabel(label); err != nil {
+			faults = append(faults, bulkhead.Fault{Where: "--label", Message: err.Error()})
+		}
+	}
+	if err := (bulkhead.Node{Region: o.Region, Zone: o.Zone}).CheckLabels(); err != nil {
+		faults = append(faults, bulkhead.Fault{Where: "--region, --zone", Message: err.Error()})
+	}
+	if o.Server && (o.LostAfter < 10*time.Second || o.CertificateLife < time.Minute) {
+		faults = append(faults, bulkhead.Fault{Where: "--lost-after, --certificate-life", Message: "less than ten seconds, or than a minute, is too short"})
+	}
+	if o.Join != "" { // a member needs no token any more; who is none yet is told
+		o.JoinToken = c.token
 	}
 	if len(faults) == 1 {
 		return bulkhead.Errorf(bulkhead.ErrInvalid, "%s", faults[0])
@@ -98,37 +168,78 @@ func (c *command) validate(o *UpOptions) error {
 }
 
 func (c *command) upCommand() *cobra.Command {
-	var o UpOptions
-	var detach bool
-	cmd := &cobra.Command{
+	o := UpOptions{Server: true, Agent: true}
+	return c.running(&cobra.Command{
 		Use: "up", Short: "Start Bulkhead on this machine",
 		Long: `Start Bulkhead on this machine: server, agent and gateway in one process. The API
 listens on --api. A token for it is written to your configuration file, and this
-API becomes the one that your other commands talk to.`,
+API becomes the one that your other commands talk to.
+
+With --advertise other machines can join: bulkhead token create. With --join and the
+token of a server this machine becomes one of the servers of a farm, and a node.`,
 		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := c.validate(&o); err != nil {
-				return err
-			}
-			if detach {
-				return c.detach(cmd.Context(), o)
-			}
-			if c.env.Up == nil {
-				return bulkhead.Errorf(bulkhead.ErrUnavailable, "this build of bulkhead cannot run a server").WithHint("servers run on Linux")
-			}
-			o.Ready = func(address, token string) error {
-				if err := c.login(address, token); err != nil {
-					return err
-				}
-				c.say("Bulkhead is up: API %s, gateway %s, data %s", normalAPI(address), gatewayURL(o), o.Data)
-				c.next("bulkhead release publish DIR")
+	}, o)
+}
+
+// serverCommand is both a role and the family of what there is to do with servers.
+func (c *command) serverCommand() *cobra.Command {
+	cmd := c.running(&cobra.Command{
+		Use: "server", Short: "Run a server of a farm on this machine; list and remove servers",
+		Long: `Run a server, which keeps the state of a farm together with others: one, three or
+five of them. It runs no stamps; bulkhead agent does, and bulkhead up is both.
+
+  bulkhead server --advertise 10.0.0.1                             the first
+  bulkhead token create --role server                              there, for each other
+  bulkhead server --join https://10.0.0.1:7071 --token bhj_...     on another machine`,
+		Args: exactly(),
+	}, UpOptions{Server: true})
+	cmd.AddCommand(c.serverList(), c.serverRemove())
+	return cmd
+}
+
+func (c *command) agentCommand() *cobra.Command {
+	return c.running(&cobra.Command{
+		Use: "agent", Short: "Run a node of a farm on this machine: stamps, and a gateway",
+		Long: `Run a node: an agent, which runs stamps, and a gateway, which takes requests for all
+stamps of the farm.
+
+  bulkhead token create                                            on a machine of the farm
+  bulkhead agent --join https://10.0.0.1:7071 --token bhj_...      here`,
+		Args: exactly(),
+	}, UpOptions{Agent: true})
+}
+
+// running makes cmd run the roles in o until it is interrupted.
+func (c *command) running(cmd *cobra.Command, o UpOptions) *cobra.Command {
+	var detach bool
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := c.validate(&o); err != nil {
+			return err
+		}
+		if detach {
+			return c.detach(cmd, o)
+		}
+		if c.env.Up == nil {
+			return bulkhead.Errorf(bulkhead.ErrUnavailable, "this build of bulkhead cannot run a server").WithHint("servers run on Linux")
+		}
+		o.Ready = func(up Up) error {
+			if up.API == "" {
+				c.say("Bulkhead's agent is up: gateway %s, data %s", gatewayURL(o), o.Data)
 				return nil
 			}
-			return c.env.Up(cmd.Context(), o)
-		},
+			if err := c.login(up); err != nil {
+				return err
+			}
+			c.say("Bulkhead is up: API %s, gateway %s, data %s", normalAPI(up.API), gatewayURL(o), o.Data)
+			c.next("bulkhead release publish DIR")
+			return nil
+		}
+		return c.env.Up(cmd.Context(), o)
 	}
 	c.upFlags(cmd, &o)
-	cmd.Flags().BoolVar(&detach, "detach", false, "go on in the background; returns when it is ready")
+	if o.Server { // an agent has no API to wait for: give it to a service manager
+		cmd.Flags().BoolVar(&detach, "detach", false, "go on in the background; returns when it is ready")
+	}
 	return cmd
 }
 
@@ -145,7 +256,8 @@ func gatewayURL(o UpOptions) string {
 
 // detach starts this command again in a session of its own and waits until its
 // API is ready.
-func (c *command) detach(ctx context.Context, o UpOptions) error {
+func (c *command) detach(cmd *cobra.Command, o UpOptions) error {
+	ctx := cmd.Context()
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -168,12 +280,27 @@ func (c *command) detach(ctx context.Context, o UpOptions) error {
 		return err
 	}
 	// Everything is given by flag: the environment and the file have had their say.
-	child := exec.Command(exe, "up", "--config", c.config.path, "--api", o.API, "--data", o.Data, "--node-api", o.NodeAPI,
-		"--http", o.HTTP, "--https", o.HTTPS, "--domain", o.Domain, "--node", o.Node, "--subnet", o.Subnet,
-		"--email", o.Email, "--acme", o.ACME, "--containerd", o.Containerd, "--log-level", o.LogLevel.String(), "--log-format", o.LogFormat)
+	// But for a token, which others could read there.
+	child := exec.Command(exe, cmd.Name(), "--config", c.config.path, "--api", o.API)
+	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		switch values, several := f.Value.(pflag.SliceValue); {
+		case f.Name == "detach" || f.Name == "help":
+		case f.Name == "data":
+			child.Args = append(child.Args, "--data="+o.Data)
+		case several:
+			for _, v := range values.GetSlice() {
+				child.Args = append(child.Args, "--"+f.Name+"="+v)
+			}
+		default:
+			child.Args = append(child.Args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
 	child.Stdout, child.Stderr = log, log
 	child.Dir = "/"
 	child.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "BULKHEAD_DETACH=") })
+	if o.JoinToken != "" {
+		child.Env = append(child.Env, "BULKHEAD_TOKEN="+o.JoinToken)
+	}
 	ownSession(child)
 	if err := child.Start(); err != nil {
 		return fmt.Errorf("start in the background: %w", err)
@@ -199,7 +326,19 @@ func (c *command) detach(ctx context.Context, o UpOptions) error {
 		if err != nil {
 			return err
 		}
-		cl := api.NewClient(o.API, config.APIs[normalAPI(o.API)].Token)
+		address := normalAPI(o.API)
+		if host, port, _ := net.SplitHostPort(o.API); host == "" || net.ParseIP(host).IsUnspecified() {
+			address = config.Current // the name that it gave itself
+			if !strings.HasSuffix(address, ":"+port) {
+				continue
+			}
+		} else if tls := "https://" + o.API; config.Current == tls {
+			address = tls
+		}
+		cl, err := config.client(address, "", nil)
+		if err != nil {
+			return err
+		}
 		if _, err := cl.Version(ctx); err == nil && cl.Ready(ctx) == nil {
 			break
 		}

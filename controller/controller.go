@@ -1,5 +1,6 @@
 // Package controller runs the leader's loop: it watches the state, asks
-// plan.Stamp what each stamp needs, and writes the answers, many at a time.
+// plan.Stamp what each stamp needs and plan.Nodes what the silence of nodes
+// means, and writes the answers, many at a time.
 //
 // It decides nothing itself and touches no node: the agents hear of what it
 // writes through their sessions (api/node.go). Only the elected leader runs it,
@@ -7,6 +8,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +25,11 @@ type Config struct {
 	Store *store.Store
 	Log   *slog.Logger
 	Now   func() time.Time // default time.Now
+
+	// Lease is how long a node may be silent before it is unreachable; default 10 s.
+	Lease time.Duration
+	// LostAfter is how long before its stamps without data go elsewhere; default 60 s.
+	LostAfter time.Duration
 }
 
 // Controller is one candidate for leadership.
@@ -35,6 +42,7 @@ func New(c Config) *Controller {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	c.Lease, c.LostAfter = cmp.Or(c.Lease, 10*time.Second), cmp.Or(c.LostAfter, time.Minute)
 	return &Controller{c}
 }
 
@@ -66,7 +74,8 @@ type reign struct {
 	todo    map[bulkhead.StampName]bool
 	wake    map[bulkhead.StampName]time.Time
 	waiting map[bulkhead.StampName]bool
-	seen    uint64 // of farm.Loosened
+	seen    uint64    // of farm.Loosened
+	look    time.Time // when the nodes are looked at again
 }
 
 // lead plans everything once, and then whatever changed.
@@ -76,6 +85,16 @@ func (c *Controller) lead(ctx context.Context, l *store.Leader) error {
 	r := &reign{Controller: c, leader: l, wake: map[bulkhead.StampName]time.Time{}}
 	r.survey(view)
 	for {
+		if !r.c.Now().Before(r.look) {
+			var err error
+			switch r.look, err = r.nodes(ctx); {
+			case errors.Is(err, store.ErrDeposed) || ctx.Err() != nil:
+				return err
+			case err != nil:
+				c.c.Log.Error("plan nodes", "err", err)
+				r.look = c.c.Now().Add(retry)
+			}
+		}
 		switch err := r.plan(ctx); {
 		case errors.Is(err, store.ErrDeposed) || ctx.Err() != nil:
 			return err
@@ -109,9 +128,9 @@ func (r *reign) survey(view *store.Snapshot) {
 
 // next waits for something to plan, and takes along whatever else has changed.
 func (r *reign) next(ctx context.Context, changes <-chan store.Change) bool {
-	for len(r.todo) == 0 {
+	for len(r.todo) == 0 && r.c.Now().Before(r.look) {
 		// A timer of at most an hour, so that a clock that jumps is noticed.
-		pause := time.Hour
+		pause := min(time.Hour, r.look.Sub(r.c.Now()))
 		for _, at := range r.wake {
 			pause = min(pause, max(0, at.Sub(r.c.Now())))
 		}
@@ -157,6 +176,9 @@ func (r *reign) next(ctx context.Context, changes <-chan store.Change) bool {
 // note takes a change into account.
 func (r *reign) note(change store.Change) {
 	view := r.c.Store.View()
+	if change.Everything() || change.Table == store.Nodes || change.Table == store.Present {
+		r.look = time.Time{}
+	}
 	switch {
 	case change.Everything() || change.Table == store.Policies:
 		r.survey(view)

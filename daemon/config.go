@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"bulkhead"
 )
@@ -34,6 +36,26 @@ type Config struct {
 	Version    string       // of this binary; default "dev"
 	Log        *slog.Logger // default: discarded
 
+	// Server and Agent say which roles this process has; default both.
+	Server, Agent bool
+	// Advertise is a host name or address of this machine under which the other
+	// machines of the farm reach it. Empty: there are no others, and no port is
+	// opened for them; unless Join is set, which has a default for it.
+	Advertise string
+	Peer      string // address on which other servers call, mutual TLS; default :7072
+	Hop       string // address on which other nodes' gateways call, mutual TLS; default :7073
+
+	// Join is the address of a server of the farm to join, and JoinToken lets this
+	// machine in. Once it has joined, both are left alone.
+	Join, JoinToken string
+
+	// Region, Zone and Labels are what placement knows of this node.
+	Region, Zone string
+	Labels       map[string]string
+
+	LostAfter       time.Duration // see controller.Config
+	CertificateLife time.Duration // default keys.CertificateLife
+
 	// Up is called once everything answers. Its error ends Run.
 	Up func(Running) error
 }
@@ -42,8 +64,10 @@ type Config struct {
 type Running struct {
 	API   string // URL
 	Token string // of the first operator; empty unless this data folder keeps it
-	HTTP  string // URL of the gateway on this machine
-	Took  string // how long it took to come up
+	// Authority is the certificate, PEM, of who signs for the API; empty: it has no TLS.
+	Authority []byte
+	HTTP      string // URL of the gateway on this machine; empty: none
+	Took      string // how long it took to come up
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -52,8 +76,29 @@ func (c Config) withDefaults() (Config, error) {
 			*field = value
 		}
 	}
+	if !c.Server && !c.Agent {
+		c.Server, c.Agent = true, true
+	}
+	if c.Join != "" {
+		join, err := joinAddress(c.Join)
+		if err != nil {
+			return c, err
+		}
+		c.Join = join
+	}
+	if c.Advertise == "" && (c.Join != "" || !c.Server || !c.Agent) {
+		c.Advertise = outward(c.Join)
+	}
+	if strings.ContainsAny(c.Advertise, "/ ") || strings.Contains(c.Advertise, ":") && net.ParseIP(c.Advertise) == nil {
+		return c, bulkhead.Errorf(bulkhead.ErrInvalid, "--advertise %q is neither a host name nor an address", c.Advertise).WithHint("for example --advertise 10.0.0.1; ports stand in --node-api, --peer and --hop")
+	}
 	set(&c.API, "127.0.0.1:7070")
+	if c.Advertise != "" && c.Server {
+		set(&c.NodeAPI, ":7071")
+	}
 	set(&c.NodeAPI, "127.0.0.1:7071")
+	set(&c.Peer, ":7072")
+	set(&c.Hop, ":7073")
 	set(&c.HTTP, ":8080")
 	set(&c.Domain, "localhost")
 	set(&c.Version, "dev")
@@ -87,16 +132,80 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
+// verb is the command that runs these roles.
+func (c Config) verb() string {
+	switch {
+	case c.Server && c.Agent:
+		return "up"
+	case c.Server:
+		return "server"
+	}
+	return "agent"
+}
+
 // port is an address that Run listens on, and the flag that changes it.
 type port struct{ name, flag, addr string }
 
 func (c Config) ports() []port {
-	return []port{
-		{"API", "api", c.API},
-		{"node API", "node-api", c.NodeAPI},
-		{"gateway", "http", c.HTTP},
-		{"gateway with TLS", "https", c.HTTPS},
+	var out []port
+	if c.Server {
+		out = append(out, port{"API", "api", c.API}, port{"node API", "node-api", c.NodeAPI})
+		if c.Advertise != "" {
+			out = append(out, port{"servers", "peer", c.Peer})
+		}
 	}
+	if c.Agent {
+		out = append(out, port{"gateway", "http", c.HTTP}, port{"gateway with TLS", "https", c.HTTPS})
+		if c.Advertise != "" {
+			out = append(out, port{"gateways of other nodes", "hop", c.Hop})
+		}
+	}
+	return out
+}
+
+// advertised is the address under which others reach what listens on addr, such
+// as ":7071". Without Advertise it is that of this machine itself.
+func (c Config) advertised(addr string) string {
+	host, port, _ := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = cmp.Or(c.Advertise, "127.0.0.1")
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// public tells whether an address can be reached from other machines.
+func public(addr string) bool {
+	host, _, _ := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return host != "localhost" && (ip == nil || !ip.IsLoopback())
+}
+
+// joinAddress is HOST:PORT of a URL or address that a user gave.
+func joinAddress(text string) (string, error) {
+	address := strings.TrimSuffix(strings.TrimPrefix(text, "https://"), "/")
+	if !strings.Contains(address, ":") {
+		address += ":7071"
+	}
+	host, port, err := net.SplitHostPort(address)
+	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || host == "" || bad != nil || n == 0 || strings.Contains(address, "/") {
+		return "", bulkhead.Errorf(bulkhead.ErrInvalid, "--join %q is not the address of a server's node API", text).
+			WithHint("for example --join https://10.0.0.1:7071; bulkhead token create prints it")
+	}
+	return address, nil
+}
+
+// outward is the address of this machine on the way to another, or to the world.
+// Nothing is sent.
+func outward(to string) string {
+	if to == "" {
+		to = "192.0.2.1:9" // of documentation (RFC 5737): only the route to it counts
+	}
+	conn, err := net.Dial("udp", to)
+	if err != nil {
+		return "127.0.0.1"
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).IP.String()
 }
 
 // portError says in one line why an address cannot be listened on.

@@ -1,13 +1,14 @@
 // Package daemon wires the parts of Bulkhead by hand and runs them: server,
-// agent and gateway in one process. It starts them in order, stops them in
-// reverse, and ends when the first of them fails.
+// agent and gateway in one process, or some of them. It starts them in order,
+// stops them in reverse, and ends when the first of them fails.
 //
-// It holds no logic of its own; what a part does is in the part. Start with Run.
+// It holds no logic of its own but a machine's joining of a farm; what a part does
+// is in the part. Start with Run, then server.go and node.go for the two roles.
 package daemon
 
 import (
 	"context"
-	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -22,17 +23,10 @@ import (
 	"bulkhead/agent"
 	"bulkhead/api"
 	"bulkhead/auth"
-	"bulkhead/containerd"
-	"bulkhead/controller"
 	"bulkhead/gateway"
 	"bulkhead/images"
 	"bulkhead/keys"
-	"bulkhead/logs"
-	"bulkhead/network"
-	"bulkhead/plan"
-	"bulkhead/registry"
 	"bulkhead/store"
-	"bulkhead/volume"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -41,53 +35,144 @@ import (
 
 // Run runs Bulkhead until ctx ends or a part of it fails. The tasks of stamps go
 // on running after that. What cannot work (a port in use, a data folder of
-// another instance, no containerd) is refused before anything is started.
+// another instance, no containerd, a token that is not valid) is refused before
+// anything is started.
 func Run(ctx context.Context, c Config) (err error) {
 	began := time.Now()
 	if c, err = c.withDefaults(); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {
-		return bulkhead.Errorf(bulkhead.ErrDenied, "bulkhead up needs root: it makes containers and networks").WithHint("run it with sudo")
+		return bulkhead.Errorf(bulkhead.ErrDenied, "bulkhead %s needs root: it makes containers and networks", c.verb()).WithHint("run it with sudo")
 	}
-	var closers closers
+	p := &process{c: c, listeners: map[string]net.Listener{}, metrics: prometheus.NewRegistry(), routes: make(chan struct{}, 1)}
 	defer func() {
-		closing := closers.close()
+		closing := p.closers.close()
 		if err == nil {
 			err = closing
 		} else if closing != nil { // a consequence: what failed is what is shown
 			c.Log.Error("close", "err", closing)
 		}
 	}()
+	if err := p.open(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, part := range p.parts {
+		g.Go(func() error { return named(part.name, part.run(ctx)) })
+	}
+	if c.Up != nil {
+		g.Go(func() error { return c.Up(p.running(time.Since(began))) })
+	}
+	c.Log.Info("Bulkhead is up", "version", c.Version, "server", c.Server, "agent", c.Agent, "took", time.Since(began))
+	return g.Wait()
+}
 
-	folder, err := store.Lock(c.Data)
-	if err != nil {
+// process is a Bulkhead that is being put together: what the roles share.
+type process struct {
+	c       Config
+	closers closers
+	parts   []part // what runs once all is open, in this order
+
+	folder     *store.Folder
+	instance   string
+	membership *membership
+	listeners  map[string]net.Listener // by flag
+	metrics    *prometheus.Registry
+	gateway    *gateway.Gateway // nil without the agent
+	bundles    *images.Bundles
+	routes     chan struct{} // poked when the gateway's table may have changed
+
+	pool      *x509.CertPool // the farm's authority
+	authority *keys.Authority
+	sealer    *keys.Sealer // for the state; of a node alone: for its own disk
+	node      *keys.Identity
+	way       *api.Way               // to the servers
+	peers     func() []bulkhead.Peer // other nodes; set with the agent
+	state     *store.Store
+	token     string
+}
+
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+func (p *process) add(name string, run func(context.Context) error) {
+	p.parts = append(p.parts, part{name, run})
+}
+
+// open opens everything in order, and starts nothing that outlives an error.
+func (p *process) open(ctx context.Context) (err error) {
+	c := p.c
+	if p.folder, err = store.Lock(c.Data); err != nil {
 		return err
 	}
-	closers.add(folder.Close)
-	id, err := instance(c.Data)
-	if err != nil {
+	p.closers.add(p.folder.Close)
+	if p.instance, err = instance(c.Data); err != nil {
 		return err
 	}
-	runDir := runFolder(id)
-	if err := os.MkdirAll(runDir, 0o711); err != nil {
+	if p.membership, err = openMembership(c.Data); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(runFolder(p.instance), 0o711); err != nil {
 		return fmt.Errorf("make run folder: %w", err)
 	}
+	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := p.listen(); err != nil {
+		return err
+	}
+	if err := p.membership.join(ctx, c); err != nil {
+		return err
+	}
+	if domain := p.membership.get().Domain; domain != "" {
+		p.c.Domain = domain // the farm's
+	}
+	if p.sealer, err = keys.OpenSealer(filepath.Join(c.Data, "keys")); err != nil {
+		return err
+	}
+	if c.Server {
+		err = p.openServer(ctx)
+	} else {
+		err = p.openMember(ctx)
+	}
+	if err != nil || !c.Agent {
+		return err
+	}
+	return p.openAgent(ctx)
+}
 
-	listeners := map[string]net.Listener{}
-	for _, p := range c.ports()[:2] {
-		l, err := listen(p)
+// listen takes every port, so that one in use is told before anything begins.
+func (p *process) listen() error {
+	for _, port := range p.c.ports() {
+		if port.flag == "http" || port.flag == "https" { // the gateway's own
+			continue
+		}
+		l, err := listen(port)
 		if err != nil {
 			return err
 		}
-		closers.add(func() error { l.Close(); return nil })
-		listeners[p.flag] = l
+		if port.flag == "peer" { // etcd opens it itself
+			if err := l.Close(); err != nil {
+				return portError(port, err)
+			}
+			continue
+		}
+		p.closers.add(func() error { l.Close(); return nil })
+		p.listeners[port.flag] = l
 	}
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if !p.c.Agent {
+		return nil
+	}
+	hop := func(ctx context.Context, node bulkhead.NodeName, protocols ...string) (net.Conn, error) {
+		return p.hop(ctx, node, protocols)
+	}
+	if p.c.Advertise == "" {
+		hop = nil
+	}
 	gate, err := gateway.New(gateway.Config{
-		HTTP: c.HTTP, HTTPS: c.HTTPS, Data: filepath.Join(c.Data, "certificates"), Email: c.Email, CA: c.ACME,
-		Registerer: metrics, Logger: c.Log.With("part", "gateway"),
+		HTTP: p.c.HTTP, HTTPS: p.c.HTTPS, Data: filepath.Join(p.c.Data, "certificates"), Email: p.c.Email, CA: p.c.ACME, Hop: hop,
+		Registerer: p.metrics, Logger: p.c.Log.With("part", "gateway"),
 	})
 	if err != nil {
 		return err
@@ -95,174 +180,35 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := gate.Listen(); err != nil {
 		return err
 	}
-	closers.add(gate.Close)
+	p.closers.add(gate.Close)
+	p.gateway = gate
+	return nil
+}
 
-	keyDir := filepath.Join(c.Data, "keys")
-	authority, err := keys.OpenAuthority(keyDir)
-	if err != nil {
-		return err
-	}
-	sealer, err := keys.OpenSealer(keyDir)
-	if err != nil {
-		return err
-	}
-	server, err := identity(ctx, authority, c, keys.RoleServer)
-	if err != nil {
-		return err
-	}
-	node, err := identity(ctx, authority, c, keys.RoleNode)
-	if err != nil {
-		return err
-	}
-
-	engine, err := containerd.Open(ctx, containerd.EngineConfig{
-		Instance: id, Folder: filepath.Join(c.Data, "containerd"), Socket: c.Containerd, Private: c.Containerd == "private",
-	}, c.Log.With("part", "containerd"))
-	if err != nil {
-		return err
-	}
-	closers.add(engine.Close)
-	engineVersion, err := engine.Version(ctx)
-	if err != nil {
-		return err
-	}
-
-	state, err := store.Open(ctx, store.Config{Folder: folder, Name: string(c.Node), Logger: c.Log.With("part", "store")})
-	if err != nil {
-		return err
-	}
-	closers.add(state.Close)
-	token, err := firstToken(ctx, state, c.Data)
-	if err != nil {
-		return err
-	}
-
-	blobs, err := registry.New(registry.Config{Dir: filepath.Join(c.Data, "registry"), Logger: c.Log.With("part", "registry")})
-	if err != nil {
-		return err
-	}
-	closers.add(blobs.Close)
-	networks, err := network.New(network.Config{Instance: id, Dir: filepath.Join(runDir, "net"), Pool: c.Subnet, Log: c.Log.With("part", "network")})
-	if err != nil {
-		return err
-	}
-	volumes, err := volume.New(volume.Config{Dir: filepath.Join(c.Data, "volumes"), Logger: c.Log.With("part", "volume")})
-	if err != nil {
-		return err
-	}
-	outputs, err := logs.New(logs.Config{Dir: filepath.Join(c.Data, "logs"), Logger: c.Log.With("part", "logs")})
-	if err != nil {
-		return err
-	}
-
-	nodeAddr := listeners["node-api"].Addr().String()
-	nodeTLS := node.Client(authority.Pool())
-	pulls := &http.Client{Transport: &http.Transport{TLSClientConfig: nodeTLS, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 8}}
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find own program: %w", err)
-	}
-	runtime, err := containerd.New(engine, containerd.Config{Registry: "https://" + nodeAddr, Client: pulls, Init: staticOnly(self), Self: self}, c.Log.With("part", "containerd"))
-	if err != nil {
-		return err
-	}
-	bundles := images.NewBundles(filepath.Join(c.Data, "bundles"), &images.Target{URL: "https://" + nodeAddr, Client: pulls})
-	routes := make(chan struct{}, 1)
-	joined := time.Now()
-	workers := agent.New(agent.Config{
-		Node:    func() bulkhead.Node { return hostNode(c.Node, c.Data, c.Version, engineVersion, joined) },
-		Dir:     filepath.Join(c.Data, "agent"),
-		Run:     runDir,
-		Control: control{api.NewNodeClient(nodeAddr, nodeTLS)},
-		Runtime: runtime, Network: networks, Volumes: volumes, Logs: outputs,
-		Files: bundles,
-		Seal:  sealer.Seal, Open: sealer.Open,
-		Changed: func() { poke(routes) },
-		Log:     c.Log.With("part", "agent"),
-	})
-
-	metrics.MustRegister(newStampMetrics(c.Version, workers.Stamps))
-	gatewayURL := urlOf("http", gate.Addr(), c.Domain)
-	users, err := api.NewServer(api.Config{
-		Store: state, Sealer: sealer, Registry: blobs, PeerNode: keys.NodeOf,
-		Bundle: bundles.Bundle,
-		HasImage: func(ctx context.Context, i bulkhead.Image) error {
-			ok, err := blobs.Has(ctx, i.Repository, i.Digest)
-			if err == nil && !ok {
-				err = bulkhead.Errorf(bulkhead.ErrNotFound, "image %s (%s) is not in the registry", i.Reference, i.Digest.Short())
-			}
-			return err
-		},
-		Domain:  c.Domain,
-		URL:     func(h bulkhead.Host) string { return urlOf("http", gate.Addr(), string(h)) },
-		Version: c.Version, Metrics: metrics, Logger: c.Log.With("part", "api"),
-	})
-	if err != nil {
-		return err
-	}
-
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return named("keys", server.Run(ctx)) })
-	g.Go(func() error { return named("keys", node.Run(ctx)) })
-	g.Go(func() error { return named("store", state.Run(ctx)) })
-	g.Go(func() error { return named("containerd", engine.Run(ctx)) })
-	g.Go(func() error { return named("network", networks.Run(ctx)) })
-	g.Go(func() error { return named("volume", volumes.Run(ctx)) })
-	g.Go(func() error { return named("logs", outputs.Run(ctx)) })
-	g.Go(func() error {
-		return named("API", serve(ctx, listeners["api"], &http.Server{Handler: users}, users.Close))
-	})
-	g.Go(func() error {
-		return named("node API", serve(ctx, listeners["node-api"], &http.Server{
-			Handler: users.NodeHandler(), TLSConfig: server.Server(authority.Pool()),
-		}, users.Close))
-	})
-	g.Go(func() error {
-		return named("controller", controller.New(controller.Config{Store: state, Log: c.Log.With("part", "controller")}).Run(ctx))
-	})
-	g.Go(func() error { return named("gateway", gate.Run(ctx)) })
-	g.Go(func() error { return named("agent", workers.Run(ctx)) })
-	g.Go(func() error { // the route feed: from what the agent knows to the gateway's table
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-routes:
-				gate.SetRoutes(plan.Routes(workers.Stamps()))
-			}
+// running tells how to reach what is up.
+func (p *process) running(took time.Duration) Running {
+	r := Running{Token: p.token, Took: took.Round(time.Millisecond).String()}
+	if p.c.Server {
+		r.API = p.api()
+		if public(p.c.API) {
+			r.Authority = p.authority.PEM()
 		}
-	})
-	if c.Up != nil {
-		g.Go(func() error {
-			return c.Up(Running{
-				API: urlOf("http", listeners["api"].Addr(), hostOf(listeners["api"].Addr())), Token: token, HTTP: gatewayURL,
-				Took: time.Since(began).Round(time.Millisecond).String(),
-			})
-		})
 	}
-	c.Log.Info("Bulkhead is up", "version", c.Version, "api", listeners["api"].Addr().String(), "gateway", gate.Addr().String(), "took", time.Since(began))
-	return g.Wait()
+	if p.gateway != nil {
+		r.HTTP = urlOf("http", p.gateway.Addr(), p.c.Domain)
+	}
+	return r
 }
 
 // control fits the API's node client to the agent's seam.
 type control struct{ client *api.NodeClient }
 
-func (c control) Connect(ctx context.Context, node bulkhead.Node) (agent.Session, error) {
-	s, err := c.client.Connect(ctx, node)
+func (c control) Connect(ctx context.Context, hello bulkhead.NodeReport) (agent.Session, error) {
+	s, err := c.client.Connect(ctx, hello)
 	if err != nil {
 		return nil, err // not a nil *NodeSession in an interface
 	}
 	return s, nil
-}
-
-func identity(ctx context.Context, authority *keys.Authority, c Config, role keys.Role) (*keys.Identity, error) {
-	host, _, _ := net.SplitHostPort(c.NodeAPI)
-	subject := keys.Subject{Role: role, Name: c.Node, Hosts: []string{"localhost", "127.0.0.1", "::1"}}
-	if host != "" && !slices.Contains(subject.Hosts, host) {
-		subject.Hosts = append(subject.Hosts, host)
-	}
-	issue := func(context.Context) (*tls.Certificate, error) { return authority.Issue(subject) }
-	return keys.NewIdentity(ctx, issue, c.Log.With("part", "keys"))
 }
 
 // firstToken makes sure that the token kept in the data folder opens the API,
@@ -331,12 +277,13 @@ func poke(c chan struct{}) {
 	}
 }
 
-func hostOf(a net.Addr) string {
-	host, _, _ := net.SplitHostPort(a.String())
+// urlHost is HOST:PORT under which this machine reaches what listens on a.
+func urlHost(a net.Addr) string {
+	host, port, _ := net.SplitHostPort(a.String())
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		return "127.0.0.1"
+		host = "127.0.0.1"
 	}
-	return host
+	return net.JoinHostPort(host, port)
 }
 
 func runFolder(instance string) string { return filepath.Join("/run", "bulkhead-"+instance) }

@@ -43,12 +43,16 @@ type exchange struct {
 	// streams tells that the connection carries several exchanges, so that a
 	// deadline of the connection says nothing about this one's client.
 	streams bool
+	hopped  bool // another gateway has handed it over
 }
 
 // ServeHTTP answers a request, the gateway's only task. The way from here:
 // admit and table.route; ReverseProxy, which calls rewrite, exchange.RoundTrip, and fail
 // if there was an error.
-func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.serve(w, r, false) }
+
+// serve is ServeHTTP; hopped says that another gateway hands the request over.
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, hopped bool) {
 	if !g.gate.TryRLock() {
 		w.Header().Set("Connection", "close")
 		pageStarting.write(w, r)
@@ -58,15 +62,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.metrics.inFlight.Inc()
 	defer g.metrics.inFlight.Dec()
 
-	x := &exchange{ResponseWriter: w, gateway: g, start: time.Now(), streams: r.ProtoMajor > 1}
+	x := &exchange{ResponseWriter: w, gateway: g, hopped: hopped, start: time.Now(), streams: r.ProtoMajor > 1}
 	defer x.finish(r) // also when the proxy panics because the answer broke off
 	if x.streams || r.ContentLength != 0 {
 		x.control = http.NewResponseController(w)
 	}
-	if g.altSvc != nil && r.TLS != nil && r.ProtoMajor < 3 {
+	if g.altSvc != nil && !hopped && r.TLS != nil && r.ProtoMajor < 3 {
 		w.Header()["Alt-Svc"] = g.altSvc
 	}
-	if r.TLS == nil && g.certificates != nil && g.certificates.challenge(x, r) {
+	if r.TLS == nil && !hopped && g.certificates != nil && g.certificates.challenge(x, r) {
 		return
 	}
 	host, refusal := admit(r)
@@ -78,6 +82,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.table = g.table.Load()
 	x.route = x.table.route(host, r.URL.Path)
 	switch {
+	case hopped && (x.route == nil && x.table.hosts[host] == nil || x.route != nil && x.route.hop):
+		refuseHop(x)
+		return
 	case x.route == nil:
 		pageNotFound.write(x, r)
 		return
@@ -95,9 +102,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// Other protocols, such as h2c, would hide requests from the table.
 		delete(r.Header, "Upgrade")
 	}
+	rewriting := g.rewriting
+	if hopped {
+		rewriting = g.rewritingHopped
+	}
 	// A proxy of its own, with itself as transport, is the cheapest way for an
 	// exchange to pass through: one allocation and no search in contexts.
-	x.proxy = httputil.ReverseProxy{Rewrite: g.rewriting, Transport: x, BufferPool: &g.buffers, ErrorHandler: g.failing, ErrorLog: g.proxyLog}
+	x.proxy = httputil.ReverseProxy{Rewrite: rewriting, Transport: x, BufferPool: &g.buffers, ErrorHandler: g.failing, ErrorLog: g.proxyLog}
 	x.proxy.ServeHTTP(x, r)
 }
 
@@ -184,6 +195,19 @@ func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
 	h["X-Real-Ip"] = v[3:4:4]
 }
 
+// rewriteHopped is rewrite for what another gateway hands over: it has said who the
+// client is.
+func (g *Gateway) rewriteHopped(p *httputil.ProxyRequest) {
+	p.Out.URL.Scheme = "http"
+	p.Out.URL.RawQuery = p.In.URL.RawQuery
+	for name, values := range p.In.Header {
+		if aboutClient(name) {
+			p.Out.Header[name] = values
+		}
+	}
+	delete(p.Out.Header, "Expect") // between the gateways: see send
+}
+
 // aboutClient tells whether a header says who the client is. Many servers read
 // underscores as hyphens, so both count.
 func aboutClient(name string) bool {
@@ -267,6 +291,8 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 		switch {
 		case x.route == nil:
 			return nil, errNoRoute
+		case x.hopped && x.route.hop:
+			return nil, errAway
 		case x.route.down:
 			return nil, errDown
 		}
@@ -279,8 +305,22 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 // send tries the route's backends until one takes the connection.
 func (x *exchange) send(r *http.Request) (*http.Response, error) {
 	transport := x.gateway.http1
-	if isGRPC(r) {
-		transport = x.gateway.http2
+	switch grpc := isGRPC(r); {
+	case x.route.hop && x.gateway.hop1 == nil:
+		return nil, errNoBackend
+	case x.route.hop && grpc:
+		transport, r.URL.Scheme = x.gateway.hop2, "https"
+	case x.route.hop:
+		transport, r.URL.Scheme = x.gateway.hop1, "https"
+	case grpc:
+		transport, r.URL.Scheme = x.gateway.http2, "http"
+	default:
+		r.URL.Scheme = "http"
+	}
+	if x.route.hop && x.body != nil {
+		// The body stays here until the other gateway wants it: if it does not have
+		// the stamp, the next one gets the request whole. The hop ends there.
+		r.Header["Expect"] = []string{"100-continue"}
 	}
 	var tried []*backend
 	for {
@@ -292,6 +332,15 @@ func (x *exchange) send(r *http.Request) (*http.Response, error) {
 		b.inFlight.Add(1)
 		r.URL.Host = b.address
 		res, err := transport.RoundTrip(r)
+		if err == nil && x.route.hop && away(res) {
+			b.inFlight.Add(-1)
+			x.backend = nil
+			if x.body.broken() != nil || x.body != nil && x.body.read.Load() {
+				return nil, errAway // what was read of the body cannot be read again
+			}
+			b.refused.Store(time.Now().UnixNano())
+			return nil, errNoBackend
+		}
 		if err == nil {
 			if b.refused.Load() != 0 {
 				b.refused.Store(0)
@@ -318,9 +367,12 @@ func (g *Gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, errNoRoute):
 		p = pageNotFound
+	case errors.Is(err, errAway) && x.hopped:
+		refuseHop(x)
+		return
 	case errors.Is(err, errDown):
 		p = pageDown
-	case errors.Is(err, errHoldFull), errors.Is(err, errHeldTooLong), errors.Is(context.Cause(r.Context()), errDraining):
+	case errors.Is(err, errHoldFull), errors.Is(err, errHeldTooLong), errors.Is(err, errAway), errors.Is(context.Cause(r.Context()), errDraining):
 		p = pageStarting
 	case x.body.stalled(): // before the context, which ends with every error of a connection
 		p = pageTimeout

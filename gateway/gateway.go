@@ -84,6 +84,10 @@ type Config struct {
 	MaxConnectionsPerClient int
 	MaxStreams              int // concurrent requests of an HTTP/2 or HTTP/3 connection; default 100
 
+	// Hop dials the gateway of another node, over mutual TLS, for one of the
+	// protocols (of ALPN) that are offered. Nil: stamps of other nodes are not reached.
+	Hop func(ctx context.Context, node bulkhead.NodeName, protocols ...string) (net.Conn, error)
+
 	Drain time.Duration // for requests in flight to end when the gateway stops; default 10 s
 
 	Registerer prometheus.Registerer // nil: metrics are kept but not shown
@@ -150,20 +154,24 @@ type Gateway struct {
 	table        atomic.Pointer[table]
 	buffers      buffers
 	http1, http2 *http.Transport
+	// hop1 and hop2 are the same to gateways of other nodes; nil without Config.Hop.
+	hop1, hop2   *http.Transport
 	certificates *certificates // nil: no HTTPS
 	altSvc       []string      // nil: no HTTPS
 
 	// What every exchange gives its proxy, made once.
 	proxyLog  *stdlog.Logger
 	rewriting func(*httputil.ProxyRequest)
-	failing   func(http.ResponseWriter, *http.Request, error)
+	// rewritingHopped is for requests that another gateway hands over.
+	rewritingHopped func(*httputil.ProxyRequest)
+	failing         func(http.ResponseWriter, *http.Request, error)
 
 	// gate is held for reading by every exchange; who drains takes it for good.
 	gate sync.RWMutex
 
 	mu       sync.Mutex // guards the fields below, which only SetRoutes uses
 	stamps   map[bulkhead.StampName]*stamp
-	backends map[netip.AddrPort]*backend
+	backends map[string]*backend // by address
 
 	// Set by Listen.
 	plain, secure *net.TCPListener
@@ -184,14 +192,17 @@ func New(config Config) (*Gateway, error) {
 		limit:    limit{inAll: c.MaxConnections, perClient: c.MaxConnectionsPerClient, trusted: c.TrustedProxies},
 		hold:     hold{longest: c.Hold, perStamp: int64(c.HoldPerStamp), inAll: int64(c.HoldInAll)},
 		stamps:   make(map[bulkhead.StampName]*stamp),
-		backends: make(map[netip.AddrPort]*backend),
+		backends: make(map[string]*backend),
 		http1:    newTransport(),
 		http2:    newTransport(),
 	}
 	g.http2.Protocols = new(http.Protocols)
 	g.http2.Protocols.SetUnencryptedHTTP2(true)
+	if c.Hop != nil {
+		g.hop1, g.hop2 = newHop(c.Hop, "http/1.1"), newHop(c.Hop, "h2")
+	}
 	g.proxyLog = slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug)
-	g.rewriting, g.failing = g.rewrite, g.fail
+	g.rewriting, g.rewritingHopped, g.failing = g.rewrite, g.rewriteHopped, g.fail
 	empty, _ := newTable(nil, nil, nil)
 	g.table.Store(empty)
 	if err := g.metrics.register(c.Registerer, &g.hold, &g.limit); err != nil {
@@ -232,11 +243,11 @@ func (g *Gateway) SetRoutes(routes []bulkhead.Route) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	stamps := make(map[bulkhead.StampName]*stamp)
-	backends := make(map[netip.AddrPort]*backend)
+	backends := make(map[string]*backend)
 	next, faults := newTable(routes, func(name bulkhead.StampName) *stamp {
 		return keep(stamps, g.stamps, name, func() *stamp { return &stamp{name: name} })
-	}, func(address netip.AddrPort) *backend {
-		return keep(backends, g.backends, address, func() *backend { return &backend{address: address.String()} })
+	}, func(address string) *backend {
+		return keep(backends, g.backends, address, func() *backend { return &backend{address: address} })
 	})
 	for _, f := range faults {
 		g.log.Warn("route left out", "route", f.Where, "why", f.Message)
@@ -421,6 +432,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	err := group.Wait()
 	g.http1.CloseIdleConnections()
 	g.http2.CloseIdleConnections()
+	if g.hop1 != nil {
+		g.hop1.CloseIdleConnections()
+		g.hop2.CloseIdleConnections()
+	}
 	return err
 }
 

@@ -43,6 +43,8 @@ type counter struct {
 // stamp is what the gateway keeps of a stamp from one table to the next.
 type stamp struct {
 	name     bulkhead.StampName
+	uid      string // of the life that epoch is of; guarded by Gateway.mu
+	epoch    int64  // newest that was seen of it; guarded by Gateway.mu
 	requests [len(classes)]counter
 	seconds  counter
 	held     atomic.Int64 // requests waiting for it

@@ -3,7 +3,6 @@ package gateway
 import (
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -29,12 +28,13 @@ type route struct {
 	service  bulkhead.ServiceName
 	backends []*backend
 	down     bool
+	hop      bool // its only backend is the gateway of the stamp's node
 }
 
-// backend is one address that tasks of stamps listen on. It outlives tables, so
-// that its counts do too.
+// backend is one address that tasks of stamps listen on, or the gateway of another
+// node. It outlives tables, so that its counts do too.
 type backend struct {
-	address string
+	address string // HOST:PORT; of another node's gateway, its name
 	// inFlight is the number of requests and upgraded connections it works on.
 	inFlight atomic.Int64
 	// refused is when it last refused a connection, as nanoseconds of Unix time;
@@ -49,13 +49,13 @@ const shun = 2 * time.Second
 // for: the stamp of a name, the backend of an address. Routes that cannot work
 // are left out and named in faults, because one bad route must not close all
 // others.
-func newTable(routes []bulkhead.Route, stampOf func(bulkhead.StampName) *stamp, backendOf func(netip.AddrPort) *backend) (t *table, faults []bulkhead.Fault) {
+func newTable(routes []bulkhead.Route, stampOf func(bulkhead.StampName) *stamp, backendOf func(address string) *backend) (t *table, faults []bulkhead.Fault) {
 	t = &table{hosts: make(map[bulkhead.Host]*route, len(routes)), replaced: make(chan struct{})}
 	// Few large pieces of memory instead of many small ones, because the garbage
 	// collector visits each of them again and again.
 	count := 0
 	for _, r := range routes {
-		count += len(r.Backends)
+		count += len(r.Backends) + min(1, len(r.Node))
 	}
 	entries, backends := make([]route, 0, len(routes)), make([]*backend, 0, count)
 	for _, r := range routes {
@@ -74,11 +74,24 @@ func newTable(routes []bulkhead.Route, stampOf func(bulkhead.StampName) *stamp, 
 			faults = append(faults, bulkhead.Fault{Where: where, Message: fmt.Sprintf("stamp %s claims what stamp %s already has", r.Stamp, before.stamp.name)})
 			continue
 		}
-		first := len(backends)
-		for _, a := range r.Backends {
-			backends = append(backends, backendOf(a))
+		stamp := stampOf(r.Stamp)
+		switch {
+		case r.UID != stamp.uid:
+			stamp.uid, stamp.epoch = r.UID, r.Epoch
+		case r.Epoch < stamp.epoch:
+			faults = append(faults, bulkhead.Fault{Where: where, Message: fmt.Sprintf("it is of epoch %d of stamp %s, whose newest is %d", r.Epoch, r.Stamp, stamp.epoch)})
+			continue
+		default:
+			stamp.epoch = r.Epoch
 		}
-		entries = append(entries, route{path: path, stamp: stampOf(r.Stamp), service: r.Service, down: r.Down != "", backends: backends[first:len(backends):len(backends)]})
+		first := len(backends)
+		if r.Node != "" {
+			backends = append(backends, backendOf(string(r.Node)))
+		}
+		for _, a := range r.Backends {
+			backends = append(backends, backendOf(a.String()))
+		}
+		entries = append(entries, route{path: path, stamp: stamp, hop: r.Node != "", service: r.Service, down: r.Down != "", backends: backends[first:len(backends):len(backends)]})
 		e := &entries[len(entries)-1]
 		if before == nil {
 			e.next, t.hosts[r.Host] = t.hosts[r.Host], e

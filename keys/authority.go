@@ -2,13 +2,16 @@ package keys
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -23,8 +26,8 @@ import (
 )
 
 const (
-	// CertificateLife is how long the certificate of a server or node is valid.
-	// Short lives take the place of revocation.
+	// CertificateLife is how long the certificate of a server or node is valid,
+	// unless Authority.Life says otherwise. Short lives take the place of revocation.
 	CertificateLife = 24 * time.Hour
 	// authorityLife is how long the authority's own is.
 	authorityLife = 20 * 365 * 24 * time.Hour
@@ -34,8 +37,12 @@ const (
 
 // Authority certifies the servers and nodes of one cluster to each other.
 type Authority struct {
+	// Life of certificates; zero: CertificateLife.
+	Life time.Duration
+
 	certificate *x509.Certificate
 	key         crypto.Signer
+	file        []byte
 }
 
 // Role is what the holder of a certificate is. A node's certificate does not
@@ -47,19 +54,32 @@ const (
 	RoleNode   Role = "node"
 )
 
+// hostName is a name that every certificate of the role carries, and no other:
+// whoever dials asks for it, wherever the other end is. So addresses may change.
+func (r Role) hostName() string { return string(r) + ".bulkhead.internal" }
+
+// ServerHostName is in the certificates of servers only.
+const ServerHostName = "server.bulkhead.internal"
+
 // Subject is who a certificate is for.
 type Subject struct {
 	Role Role
 	Name bulkhead.NodeName // of the machine
-	// Hosts are the host names and addresses under which others dial it. The
-	// name is one of them without being listed.
+	// UID tells this membership from earlier ones of the same name. May be empty.
+	UID string
+	// Hosts are further host names and addresses, for users of a server's API. A
+	// node has none.
 	Hosts []string
 }
 
-// uri names a subject in its certificate: spiffe://bulkhead/ROLE/NAME (SPIFFE-ID
-// 1.0, section 2).
+// uri names a subject in its certificate: spiffe://bulkhead/ROLE/NAME or
+// spiffe://bulkhead/ROLE/NAME/UID (SPIFFE-ID 1.0, section 2).
 func (s Subject) uri() *url.URL {
-	return &url.URL{Scheme: "spiffe", Host: "bulkhead", Path: "/" + string(s.Role) + "/" + string(s.Name)}
+	path := "/" + string(s.Role) + "/" + string(s.Name)
+	if s.UID != "" {
+		path += "/" + s.UID
+	}
+	return &url.URL{Scheme: "spiffe", Host: "bulkhead", Path: path}
 }
 
 // OpenAuthority reads the authority in folder/ca.pem, and makes one when there
@@ -78,7 +98,20 @@ func OpenAuthority(folder string) (*Authority, error) {
 	if !ok || !pair.Leaf.IsCA {
 		return nil, damaged(path, errors.New("not an authority"))
 	}
-	return &Authority{pair.Leaf, key}, nil
+	return &Authority{certificate: pair.Leaf, key: key, file: data}, nil
+}
+
+// Secret is the authority's file, certificate and key: what another server needs
+// to certify too. Who has it is trusted with everything.
+func (a *Authority) Secret() []byte { return a.file }
+
+// Fingerprint tells this authority from every other: the SHA-256 of its
+// certificate in hexadecimal.
+func (a *Authority) Fingerprint() string { return fingerprint(a.certificate) }
+
+func fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
 }
 
 func generateAuthority() ([]byte, error) {
@@ -131,9 +164,38 @@ func (a *Authority) Pool() *x509.CertPool {
 	return pool
 }
 
-// Issue makes a key and a certificate for CertificateLife, good for both ends
-// of a connection.
+// Issue makes a key and a certificate, good for both ends of a connection.
 func (a *Authority) Issue(s Subject) (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("generate key: %w", err)
+	}
+	der, err := a.sign(s, key.Public())
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("read back certificate: %w", err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der, a.certificate.Raw}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+// Sign certifies the key of a request (PEM, see NewRequest) for a subject. Of the
+// request only the key counts. The answer is a chain in PEM.
+func (a *Authority) Sign(s Subject, request []byte) ([]byte, error) {
+	key, err := requestKey(request)
+	if err != nil {
+		return nil, err
+	}
+	der, err := a.sign(s, key)
+	if err != nil {
+		return nil, err
+	}
+	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), a.PEM()...), nil
+}
+
+func (a *Authority) sign(s Subject, key crypto.PublicKey) ([]byte, error) {
 	if s.Role != RoleServer && s.Role != RoleNode {
 		return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "issue certificate: role %q is neither server nor node", s.Role)
 	}
@@ -141,21 +203,22 @@ func (a *Authority) Issue(s Subject) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("issue certificate: %w", err)
 	}
-	s.Name = name
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("generate key: %w", err)
+	if s.Name = name; strings.ContainsAny(s.UID, "/?#%") {
+		return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "issue certificate: %q is no UID", s.UID)
+	}
+	if s.Role == RoleNode && len(s.Hosts) > 0 {
+		return nil, bulkhead.Errorf(bulkhead.ErrInvalid, "issue certificate: node %s asks for host names", name)
 	}
 	now := time.Now()
 	template := &x509.Certificate{
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: string(name), OrganizationalUnit: []string{string(s.Role)}},
 		NotBefore:    now.Add(-skew),
-		NotAfter:     now.Add(CertificateLife),
+		NotAfter:     now.Add(cmp.Or(a.Life, CertificateLife)),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		URIs:         []*url.URL{s.uri()},
-		DNSNames:     []string{string(name)},
+		DNSNames:     []string{s.Role.hostName()},
 	}
 	for _, host := range s.Hosts {
 		if ip := net.ParseIP(host); ip != nil {
@@ -164,46 +227,9 @@ func (a *Authority) Issue(s Subject) (*tls.Certificate, error) {
 			template.DNSNames = append(template.DNSNames, host)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key, a.key)
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate of %s %s: %w", s.Role, name, err)
 	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("read back certificate: %w", err)
-	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
-}
-
-// Peer is who is at the other end of a connection whose certificate has been
-// verified. Its error is of kind ErrDenied.
-func Peer(c tls.ConnectionState) (Role, bulkhead.NodeName, error) {
-	if len(c.VerifiedChains) == 0 {
-		return "", "", bulkhead.Errorf(bulkhead.ErrDenied, "the other end has no certificate of this cluster")
-	}
-	leaf := c.VerifiedChains[0][0]
-	if len(leaf.URIs) == 1 && leaf.URIs[0].Scheme == "spiffe" && leaf.URIs[0].Host == "bulkhead" {
-		parts := strings.Split(leaf.URIs[0].Path, "/")
-		if len(parts) == 3 && parts[0] == "" && parts[2] != "" {
-			return Role(parts[1]), bulkhead.NodeName(parts[2]), nil
-		}
-	}
-	return "", "", bulkhead.Errorf(bulkhead.ErrDenied, "the certificate of %q names no server or node", leaf.Subject.CommonName)
-}
-
-// NodeOf is the name of the node at the other end of a verified connection. Its
-// error is of kind ErrDenied.
-func NodeOf(c *tls.ConnectionState) (bulkhead.NodeName, error) {
-	if c == nil {
-		return "", bulkhead.Errorf(bulkhead.ErrDenied, "the connection is not encrypted")
-	}
-	return peer(*c, RoleNode)
-}
-
-func peer(c tls.ConnectionState, want Role) (bulkhead.NodeName, error) {
-	role, name, err := Peer(c)
-	if err == nil && role != want {
-		err = bulkhead.Errorf(bulkhead.ErrDenied, "the other end is %s %s, not a %s", role, name, want)
-	}
-	return name, err
+	return der, nil
 }

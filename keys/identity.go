@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+
+	"bulkhead"
 )
 
 // Identity is a certificate that renews itself. Connections in use keep the one
@@ -20,7 +22,8 @@ type Identity struct {
 
 // look is the longest pause between looks at the clock: a jump of it, or a
 // suspended machine, does not let a certificate run out. It is also the pause
-// after a renewal that failed.
+// after a renewal that failed. Certificates of less than an hour are looked at
+// more often.
 const look = time.Minute
 
 // NewIdentity gets a first certificate by issue, which Run calls again for each
@@ -34,19 +37,19 @@ func NewIdentity(ctx context.Context, issue func(context.Context) (*tls.Certific
 }
 
 // Run renews the certificate at two thirds of its life, until ctx ends. When
-// that fails it tries again every minute.
+// that fails it tries again every minute, also after it has run out.
 func (i *Identity) Run(ctx context.Context) error {
-	ticker := time.NewTicker(look)
-	defer ticker.Stop()
 	for {
+		leaf := i.current.Load().Leaf
+		life := leaf.NotAfter.Sub(leaf.NotBefore.Add(skew))
+		timer := time.NewTimer(min(look, max(life/60, 100*time.Millisecond)))
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return nil
-		case <-ticker.C:
+		case <-timer.C:
 		}
-		leaf := i.current.Load().Leaf
-		due := leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore.Add(skew)) / 3)
-		if time.Now().Before(due) {
+		if time.Now().Before(leaf.NotAfter.Add(-life / 3)) {
 			continue
 		}
 		if err := i.renew(ctx); err != nil && ctx.Err() == nil {
@@ -72,32 +75,80 @@ func (i *Identity) renew(ctx context.Context) error {
 // Expires is when the present certificate does.
 func (i *Identity) Expires() time.Time { return i.current.Load().Leaf.NotAfter }
 
-// Server is how a server listens for nodes: TLS 1.3, and only for who has a
-// node's certificate of an authority in pool.
+// Proof is the hash of the present certificate's public key.
+func (i *Identity) Proof() string { return proof(i.current.Load().Leaf.RawSubjectPublicKeyInfo) }
+
+// Server is how a server listens for nodes and other servers: TLS 1.3. Who shows
+// a certificate must have it of an authority in pool, expired or not; who shows
+// none can but join. Handlers ask Identify.
 func (i *Identity) Server(pool *x509.CertPool) *tls.Config {
+	c := i.listen()
+	c.ClientAuth = tls.RequestClientCert
+	c.VerifyConnection = func(s tls.ConnectionState) error {
+		if len(s.PeerCertificates) == 0 {
+			return nil
+		}
+		_, err := Identify(&s, pool, time.Now())
+		return err
+	}
+	return c
+}
+
+// Public is how a server listens for users, who have no certificates.
+func (i *Identity) Public() *tls.Config { return i.listen() }
+
+// Gateway is how a node listens for the gateways of other nodes: those that
+// known knows. Certificates that have run out pass: they stop new work, and a
+// request is none.
+func (i *Identity) Gateway(pool *x509.CertPool, known func(Caller) bool) *tls.Config {
+	c := i.listen()
+	c.ClientAuth = tls.RequireAnyClientCert
+	c.VerifyConnection = func(s tls.ConnectionState) error {
+		caller, err := peer(s, pool, RoleNode)
+		if err == nil && !known(caller) {
+			err = bulkhead.Errorf(bulkhead.ErrDenied, "node %s is not of this farm any more, or not known yet", caller.Name)
+		}
+		return err
+	}
+	return c
+}
+
+func (i *Identity) listen() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return i.current.Load(), nil },
-		ClientAuth:     tls.RequireAndVerifyClientCert,
-		ClientCAs:      pool,
-		// Every connection shows a certificate that is valid now.
+		// Every connection shows a certificate.
 		SessionTicketsDisabled: true,
-		VerifyConnection: func(c tls.ConnectionState) error {
-			_, err := peer(c, RoleNode)
-			return err
-		},
 	}
 }
 
-// Client is how a node dials a server: TLS 1.3, and only one that has a server's
-// certificate of an authority in pool, for the host that was dialled.
+// Client is how a node or server dials a server: TLS 1.3, and only one that has a
+// server's certificate of an authority in pool, wherever it is.
 func (i *Identity) Client(pool *x509.CertPool) *tls.Config {
 	return &tls.Config{
 		MinVersion:           tls.VersionTLS13,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.current.Load(), nil },
 		RootCAs:              pool,
+		ServerName:           ServerHostName,
 		VerifyConnection: func(c tls.ConnectionState) error {
-			_, err := peer(c, RoleServer)
+			_, err := peer(c, pool, RoleServer)
+			return err
+		},
+	}
+}
+
+// Hop is how a node's gateway dials that of another: only this one, also when its
+// certificate has run out.
+func (i *Identity) Hop(pool *x509.CertPool, node bulkhead.NodeName, uid string) *tls.Config {
+	return &tls.Config{
+		MinVersion:           tls.VersionTLS13,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.current.Load(), nil },
+		InsecureSkipVerify:   true, // VerifyConnection does it: of time it asks less, of names more
+		VerifyConnection: func(c tls.ConnectionState) error {
+			caller, err := peer(c, pool, RoleNode)
+			if err == nil && (caller.Name != node || caller.UID != uid) {
+				err = bulkhead.Errorf(bulkhead.ErrDenied, "where node %s should be is node %s", node, caller.Name)
+			}
 			return err
 		},
 	}

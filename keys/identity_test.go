@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -36,8 +38,8 @@ func identity(t *testing.T, a *Authority, s Subject) *Identity {
 	return i
 }
 
-// serve answers with the name of the node that asks.
-func serve(t *testing.T, config *tls.Config) string {
+// serve answers with who asks, as Identify tells by pool.
+func serve(t *testing.T, config *tls.Config, pool *x509.CertPool) string {
 	t.Helper()
 	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
 	if err != nil {
@@ -46,12 +48,12 @@ func serve(t *testing.T, config *tls.Config) string {
 	s := &http.Server{
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			name, err := NodeOf(r.TLS)
+			caller, err := Identify(r.TLS, pool, time.Now())
 			if err != nil {
 				http.Error(w, err.Error(), http.StatusForbidden)
 				return
 			}
-			_, _ = io.WriteString(w, string(name))
+			_, _ = fmt.Fprintf(w, "%s %s %s %t", caller.Role, caller.Name, caller.UID, caller.Expired)
 		}),
 	}
 	done := make(chan error)
@@ -70,36 +72,38 @@ func ask(t *testing.T, url string, config *tls.Config) (string, error) {
 	}
 	defer r.Body.Close()
 	b, err := io.ReadAll(r.Body)
+	if err == nil && r.StatusCode != http.StatusOK {
+		err = errors.New(string(b))
+	}
 	return string(b), err
 }
 
-func TestIdentity_NodesAndServersKnowEachOther(t *testing.T) {
+func TestIdentity_MachinesKnowEachOther(t *testing.T) {
 	folder := t.TempDir()
 	a := openAuthority(t, folder)
 	again := openAuthority(t, folder) // as after a restart
-	server := identity(t, a, Subject{Role: RoleServer, Name: "s1", Hosts: []string{"127.0.0.1", "localhost"}})
-	node := identity(t, again, Subject{Role: RoleNode, Name: "n1"})
-	url := serve(t, server.Server(a.Pool()))
-	name, err := ask(t, url, node.Client(again.Pool()))
-	if err != nil || name != "n1" {
-		t.Errorf("got %q, %v", name, err)
+	server := identity(t, a, Subject{Role: RoleServer, Name: "s1"})
+	other := identity(t, again, Subject{Role: RoleServer, Name: "s2"})
+	node := identity(t, again, Subject{Role: RoleNode, Name: "n1", UID: "u1"})
+	url := serve(t, server.Server(a.Pool()), a.Pool())
+	for want, who := range map[string]*Identity{"node n1 u1 false": node, "server s2  false": other} {
+		if got, err := ask(t, url, who.Client(again.Pool())); err != nil || got != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
 	}
 }
 
 func TestIdentity_TurnsEverybodyElseAway(t *testing.T) {
 	a, stranger := openAuthority(t, t.TempDir()), openAuthority(t, t.TempDir())
-	local := []string{"127.0.0.1"}
-	server := identity(t, a, Subject{Role: RoleServer, Name: "s1", Hosts: local})
-	node := identity(t, a, Subject{Role: RoleNode, Name: "n1", Hosts: local})
-	foreign := identity(t, stranger, Subject{Role: RoleNode, Name: "n1", Hosts: local})
-	good := serve(t, server.Server(a.Pool()))
-
+	server := identity(t, a, Subject{Role: RoleServer, Name: "s1"})
+	node := identity(t, a, Subject{Role: RoleNode, Name: "n1"})
+	foreign := identity(t, stranger, Subject{Role: RoleNode, Name: "n1"})
+	good := serve(t, server.Server(a.Pool()), a.Pool())
 	old := node.Client(a.Pool())
 	old.MaxVersion, old.MinVersion = tls.VersionTLS12, tls.VersionTLS12
 	for what, config := range map[string]*tls.Config{
-		"no certificate":               {RootCAs: a.Pool()},
+		"no certificate":               {RootCAs: a.Pool(), ServerName: ServerHostName},
 		"another cluster's node":       foreign.Client(a.Pool()),
-		"a server posing as a node":    server.Client(a.Pool()),
 		"TLS 1.2":                      old,
 		"a node that trusts another's": node.Client(stranger.Pool()),
 	} {
@@ -108,24 +112,136 @@ func TestIdentity_TurnsEverybodyElseAway(t *testing.T) {
 		}
 	}
 	for what, url := range map[string]string{
-		"a node posing as a server": serve(t, node.Server(a.Pool())),
-		"another cluster's server":  serve(t, foreign.Server(a.Pool())),
-		"a server at another place": serve(t, identity(t, a, Subject{Role: RoleServer, Name: "s2", Hosts: []string{"10.0.0.1"}}).Server(a.Pool())),
+		"a node posing as a server": serve(t, node.Server(a.Pool()), a.Pool()),
+		"another cluster's server":  serve(t, identity(t, stranger, Subject{Role: RoleServer, Name: "s1"}).Server(a.Pool()), a.Pool()),
 	} {
 		if got, err := ask(t, url, node.Client(a.Pool())); err == nil {
 			t.Errorf("a node talks to %s: %q", what, got)
 		}
 	}
-	if _, err := NodeOf(nil); !errors.Is(err, bulkhead.ErrDenied) {
+	if _, err := Identify(nil, a.Pool(), time.Now()); !errors.Is(err, bulkhead.ErrDenied) {
 		t.Errorf("without encryption: %v", err)
 	}
-	// A certificate that was not verified names nobody.
-	c, err := a.Issue(Subject{Role: RoleNode, Name: "n1"})
+	// A certificate of another authority names nobody, whatever it says.
+	c, err := stranger.Issue(Subject{Role: RoleNode, Name: "n1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NodeOf(&tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.Leaf}}); !errors.Is(err, bulkhead.ErrDenied) {
-		t.Errorf("without verification: %v", err)
+	if _, err := Identify(&tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.Leaf}}, a.Pool(), time.Now()); !errors.Is(err, bulkhead.ErrDenied) || !strings.Contains(err.Error(), "another farm") {
+		t.Errorf("of another farm: %v", err)
+	}
+}
+
+// A certificate that has run out is told as such, not refused: it may be renewed.
+// One that begins in the future speaks of clocks.
+func TestIdentify_TellsExpiry(t *testing.T) {
+	a := openAuthority(t, t.TempDir())
+	c, err := a.Issue(Subject{Role: RoleNode, Name: "n1", UID: "u1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := &tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.Leaf}}
+	for after, expired := range map[time.Duration]bool{0: false, CertificateLife - time.Minute: false, CertificateLife + time.Minute: true, 1000 * time.Hour: true} {
+		caller, err := Identify(state, a.Pool(), time.Now().Add(after))
+		if err != nil || caller.Expired != expired || caller.Name != "n1" || caller.UID != "u1" {
+			t.Errorf("after %v: %+v, %v", after, caller, err)
+		}
+	}
+	if _, err := Identify(state, a.Pool(), time.Now().Add(-2*skew)); !errors.Is(err, bulkhead.ErrDenied) || !strings.Contains(err.Error(), "clocks") {
+		t.Errorf("from the past: %v", err)
+	}
+}
+
+// Gateways speak with the very node that they mean, as long as it is of the farm,
+// and also when a certificate has run out.
+func TestIdentity_Gateways(t *testing.T) {
+	a := openAuthority(t, t.TempDir())
+	one := identity(t, a, Subject{Role: RoleNode, Name: "n1", UID: "u1"})
+	a.Life = -time.Minute // run out
+	two := identity(t, a, Subject{Role: RoleNode, Name: "n2", UID: "u2"})
+	a.Life = 0
+	known := func(c Caller) bool { return c.Name == "n2" && c.UID == "u2" }
+	url := serve(t, one.Gateway(a.Pool(), known), a.Pool())
+	if got, err := ask(t, url, two.Hop(a.Pool(), "n1", "u1")); err != nil || got != "node n2 u2 true" {
+		t.Errorf("n2 at n1: %q, %v", got, err)
+	}
+	for what, config := range map[string]*tls.Config{
+		"another node":                   two.Hop(a.Pool(), "n3", "u1"),
+		"an earlier life of n1":          two.Hop(a.Pool(), "n1", "u0"),
+		"by one that was removed":        identity(t, a, Subject{Role: RoleNode, Name: "n2", UID: "u0"}).Hop(a.Pool(), "n1", "u1"),
+		"by a server":                    identity(t, a, Subject{Role: RoleServer, Name: "n2", UID: "u2"}).Hop(a.Pool(), "n1", "u1"),
+		"by one that has no certificate": {InsecureSkipVerify: true},
+	} {
+		if got, err := ask(t, url, config); err == nil {
+			t.Errorf("%s: %q", what, got)
+		}
+	}
+}
+
+func TestJoinToken(t *testing.T) {
+	a := openAuthority(t, t.TempDir())
+	token := a.NewJoinToken(RoleNode)
+	again, err := ParseJoinToken(" " + token.String() + "\n")
+	if err != nil || again != token || token.Fingerprint != a.Fingerprint() {
+		t.Fatalf("%+v, %v", again, err)
+	}
+	for _, text := range []string{"", "bh_abc", token.String()[1:], token.String() + "0", strings.Replace(token.String(), "node", "admin", 1)} {
+		_, err := ParseJoinToken(text)
+		if !errors.Is(err, bulkhead.ErrInvalid) || text != "" && strings.Contains(err.Error(), text) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	server := identity(t, a, Subject{Role: RoleServer, Name: "s1"})
+	if _, err := ask(t, serve(t, server.Public(), a.Pool()), token.Stranger()); err == nil || !strings.Contains(err.Error(), "no certificate") {
+		t.Errorf("a stranger at a server: %v", err) // it got through to the handler
+	}
+	other := openAuthority(t, t.TempDir())
+	for what, who := range map[string]*Identity{
+		"a server of another farm":  identity(t, other, Subject{Role: RoleServer, Name: "s1"}),
+		"a node posing as a server": identity(t, a, Subject{Role: RoleNode, Name: "n1"}),
+	} {
+		if _, err := ask(t, serve(t, who.Public(), a.Pool()), token.Stranger()); err == nil || strings.Contains(err.Error(), "no certificate") {
+			t.Errorf("a stranger at %s: %v", what, err)
+		}
+	}
+}
+
+func TestRequest(t *testing.T) {
+	a, folder := openAuthority(t, t.TempDir()), t.TempDir()
+	one, err1 := OpenRequest(folder)
+	two, err2 := OpenRequest(folder) // as after a crash
+	if err := errors.Join(err1, err2); err != nil || one.Proof != two.Proof {
+		t.Fatalf("%v; proofs %q and %q", err, one.Proof, two.Proof)
+	}
+	if proof, err := RequestProof(one.PEM); err != nil || proof != one.Proof {
+		t.Errorf("proof is %q, %v", proof, err)
+	}
+	chain, err := a.Sign(Subject{Role: RoleNode, Name: "n1", UID: "u1"}, one.PEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := two.Certificate(chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(folder, "node.pem")
+	if err := SavePair(path, c); err != nil {
+		t.Fatal(err)
+	}
+	saved, err := LoadPair(path)
+	if err != nil || !saved.Leaf.Equal(c.Leaf) {
+		t.Errorf("read back: %v", err)
+	}
+	if _, err := LoadPair(path + "x"); !errors.Is(err, bulkhead.ErrNotFound) {
+		t.Errorf("no file: %v", err)
+	}
+	for what, request := range map[string][]byte{"nothing": nil, "a certificate": a.PEM(), "half": one.PEM[:len(one.PEM)/2]} {
+		if _, err := a.Sign(Subject{Role: RoleNode, Name: "n1"}, request); !errors.Is(err, bulkhead.ErrInvalid) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := a.Sign(Subject{Role: RoleNode, Name: "n1", Hosts: []string{"server.bulkhead.internal"}}, one.PEM); !errors.Is(err, bulkhead.ErrInvalid) {
+		t.Errorf("a node with a host name: %v", err)
 	}
 }
 

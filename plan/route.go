@@ -17,12 +17,32 @@ type Local struct {
 	Message string
 }
 
-// Routes is the gateway's table for the stamps of a node: one entry per host and
-// path, with the healthy tasks behind it, sorted by host and path.
-func Routes(stamps []Local) []bulkhead.Route {
+// Routes is the table of a node's gateway, sorted by host and path. For the node's
+// own stamps it has one entry per host and path, with the healthy tasks behind it;
+// for those of other nodes one per host, which leads to the gateway there. Of two
+// nodes that claim a stamp the one with the newer epoch has it: a node that comes
+// back with an older one serves nothing of it.
+func Routes(stamps []Local, places []bulkhead.Place) []bulkhead.Route {
 	var routes []bulkhead.Route
+	own := map[bulkhead.StampName]bool{}
+	elsewhere := map[bulkhead.StampName]bulkhead.Place{}
+	for _, p := range places {
+		elsewhere[p.Name] = p
+	}
 	for _, l := range stamps {
+		if p, ok := elsewhere[l.Stamp.Name]; ok && (p.UID != l.Stamp.UID || p.Epoch > l.Stamp.Epoch) {
+			continue
+		}
+		own[l.Stamp.Name] = true
 		routes = append(routes, stampRoutes(l)...)
+	}
+	for _, p := range places {
+		if own[p.Name] {
+			continue
+		}
+		for _, host := range p.Hosts {
+			routes = append(routes, bulkhead.Route{Host: host, Stamp: p.Name, UID: p.UID, Epoch: p.Epoch, Node: p.Node})
+		}
 	}
 	slices.SortFunc(routes, func(a, b bulkhead.Route) int {
 		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path))
@@ -37,7 +57,9 @@ func stampRoutes(l Local) []bulkhead.Route {
 	var routes []bulkhead.Route
 	for _, host := range l.Stamp.Hosts[:min(1, len(l.Stamp.Hosts))] {
 		for _, rule := range l.Stamp.Routes {
-			r := bulkhead.Route{Host: host, Path: rule.Path, Stamp: l.Stamp.Name, Service: rule.Service}
+			r := bulkhead.Route{
+				Host: host, Path: rule.Path, Stamp: l.Stamp.Name, UID: l.Stamp.UID, Epoch: l.Stamp.Epoch, Service: rule.Service,
+			}
 			if rule.Prefix != "" {
 				r.Host = bulkhead.Host(rule.Prefix + "." + string(host))
 			}

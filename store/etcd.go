@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -31,6 +33,9 @@ const (
 	// tick is raft's. A single server has nobody to wait for, so it is short, and
 	// the server elects itself within ten ticks of its start.
 	tick = 20 * time.Millisecond
+	// farmTick is raft's among several servers: their heartbeat. Who has heard none
+	// for ten to twenty of them calls an election.
+	farmTick = 100 * time.Millisecond
 
 	// upkeepInterval is how often the size of etcd's file is looked at.
 	upkeepInterval = time.Minute
@@ -41,6 +46,12 @@ const (
 	slack = 64 << 20
 
 	pageSize = 1000 // keys read at once
+
+	// commitMost is how long a commit may take: longer than an election, shorter than
+	// the patience of who waits.
+	commitMost = 8 * time.Second
+	// barrierMost is how long reading may wait for the other servers.
+	barrierMost = 3 * time.Second
 )
 
 // etcd is the engine of Open.
@@ -59,8 +70,8 @@ type etcd struct {
 	tidied  time.Time
 }
 
-// Open starts etcd in the folder and reads the state. It opens no port: clients
-// are in the process, and a single server has no peers. It ends early with ctx.
+// Open starts etcd in the folder and reads the state. Clients are in the process;
+// the only port is that of Peers. It ends early with ctx.
 func Open(ctx context.Context, config Config) (*Store, error) {
 	config = config.withDefaults()
 	if config.Folder == nil {
@@ -87,6 +98,9 @@ func (e *etcd) start(ctx context.Context) (err error) {
 		return fmt.Errorf("start etcd in %s: %w", e.config.Folder.Path(), context.Cause(ctx))
 	}
 	e.client = v3client.New(e.server.Server)
+	if err := e.takePart(ctx); err != nil {
+		return err
+	}
 	if err := e.checkFormat(ctx); err != nil {
 		return err
 	}
@@ -103,19 +117,42 @@ func (e *etcd) start(ctx context.Context) (err error) {
 }
 
 func (e *etcd) embedConfig() *embed.Config {
-	peer := url.URL{Scheme: "unix", Host: e.config.Name + ":0"} // a name only: nobody listens
-
 	c := embed.NewConfig()
 	c.Name = e.config.Name
 	c.Dir = filepath.Join(e.config.Folder.Path(), "etcd")
-	c.ListenPeerUrls, c.ListenClientUrls, c.AdvertiseClientUrls = nil, nil, nil
-	c.AdvertisePeerUrls = []url.URL{peer}
-	c.InitialCluster = c.InitialClusterFromName(c.Name)
+	c.ListenClientUrls, c.AdvertiseClientUrls = nil, nil
 	c.InitialClusterToken = "bulkhead"
 	c.AuthToken = "" // no users: the process is the only client
-
-	c.TickMs = uint(tick.Milliseconds())
-	c.ElectionMs = 5 * c.TickMs
+	if p := e.config.Peers; p == nil {
+		c.ListenPeerUrls = nil
+		c.AdvertisePeerUrls = []url.URL{{Scheme: "unix", Host: e.config.Name + ":0"}} // a name only: nobody listens
+		c.InitialCluster = c.InitialClusterFromName(c.Name)
+		c.TickMs = uint(tick.Milliseconds())
+		c.ElectionMs = 5 * c.TickMs
+	} else {
+		c.ListenPeerUrls = []url.URL{{Scheme: "https", Host: p.bind()}}
+		c.AdvertisePeerUrls = []url.URL{{Scheme: "https", Host: p.Advertise}}
+		c.PeerTLSInfo = transport.TLSInfo{
+			CertFile: p.Certificate, KeyFile: p.Key, TrustedCAFile: p.Authority,
+			ClientCertAuth: true, SkipClientSANVerify: true, // of addresses; names count:
+			ServerName: p.HostName, AllowedHostnames: []string{p.HostName}, MinVersion: tls.VersionTLS13,
+		}
+		c.InitialCluster = c.InitialClusterFromName(c.Name)
+		if len(p.Join) > 0 {
+			c.ClusterState = embed.ClusterStateFlagExisting
+			members := make([]string, len(p.Join))
+			for i, address := range p.Join {
+				name := fmt.Sprintf("member-%d", i)
+				if address == p.Advertise {
+					name = c.Name
+				}
+				members[i] = name + "=https://" + address
+			}
+			c.InitialCluster = strings.Join(members, ",")
+		}
+		c.TickMs = uint(farmTick.Milliseconds())
+		c.ElectionMs = 10 * c.TickMs
+	}
 
 	// Beyond the quota room refuses what is new; this leaves space to delete.
 	c.QuotaBackendBytes = e.config.Quota / 4 * 5
@@ -131,6 +168,52 @@ func (e *etcd) embedConfig() *embed.Config {
 	c.WarningUnaryRequestDuration = 2 * time.Second
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapCore{e.config.Logger.With("part", "etcd")}))
 	return c
+}
+
+// takePart makes a member that has just joined a full one, and tells the others
+// under which address this server is now.
+func (e *etcd) takePart(ctx context.Context) error {
+	p := e.config.Peers
+	if p == nil {
+		return nil
+	}
+	id := uint64(e.server.Server.MemberID())
+	promoted := false // told; this member hears of it in its turn
+	for began := time.Now(); e.server.Server.IsLearner(); {
+		if !promoted {
+			_, err := e.client.MemberPromote(ctx, id)
+			if err != nil && time.Since(began) > learnMost {
+				return bulkhead.Errorf(bulkhead.ErrUnavailable, "become a full server: %w", err).
+					WithHint("the other servers must be up: bulkhead server list there")
+			}
+			promoted = err == nil
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return fmt.Errorf("become a full server: %w", err)
+		}
+	}
+	address := "https://" + p.Advertise
+	for _, m := range e.server.Server.Cluster().Members() {
+		if uint64(m.ID) != id || len(m.PeerURLs) == 1 && m.PeerURLs[0] == address {
+			continue
+		}
+		if _, err := e.client.MemberUpdate(ctx, id, []string{address}); err != nil {
+			return fmt.Errorf("tell address of server: %w", kinded(err))
+		}
+	}
+	return nil
+}
+
+// learnMost is how long a new server may take to catch up.
+const learnMost = 5 * time.Minute
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // checkFormat refuses the state of another version and marks an empty one.
@@ -249,6 +332,8 @@ func (e *etcd) commit(ctx context.Context, t txn) (revision int64, ok bool, err 
 			return 0, false, err
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, commitMost)
+	defer cancel()
 	var conditions []clientv3.Cmp
 	var otherwise []clientv3.Op
 	if t.office != nil {
@@ -272,6 +357,8 @@ func (e *etcd) commit(ctx context.Context, t txn) (revision int64, ok bool, err 
 	}
 	r, err := e.client.Txn(ctx).If(conditions...).Then(writes...).Else(otherwise...).Commit()
 	switch {
+	case err != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil:
+		return 0, false, noMajority(err)
 	case err != nil:
 		return 0, false, fmt.Errorf("commit: %w", kinded(err))
 	case !r.Succeeded && t.office != nil:
@@ -281,6 +368,48 @@ func (e *etcd) commit(ctx context.Context, t txn) (revision int64, ok bool, err 
 		}
 	}
 	return r.Header.Revision, r.Succeeded, nil
+}
+
+func (e *etcd) attend(ctx context.Context, key string, value []byte) error {
+	for ctx.Err() == nil {
+		err := e.attendOnce(ctx, key, value)
+		if err != nil && ctx.Err() == nil {
+			e.config.Logger.Warn("say that this server lives", "error", err)
+			_ = pause(ctx, retryCampaign)
+		}
+	}
+	return nil
+}
+
+// attendOnce holds a lease with the key until the lease or ctx ends.
+func (e *etcd) attendOnce(ctx context.Context, key string, value []byte) error {
+	session, err := concurrency.NewSession(e.client, concurrency.WithTTL(max(1, int(e.config.Lease/time.Second))))
+	if err != nil {
+		return fmt.Errorf("open lease: %w", kinded(err))
+	}
+	defer session.Close()
+	if _, err := e.client.Put(ctx, key, string(value), clientv3.WithLease(session.Lease())); err != nil {
+		return fmt.Errorf("write presence: %w", kinded(err))
+	}
+	select {
+	case <-session.Done():
+		return errors.New("the lease ended")
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func (e *etcd) barrier(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, barrierMost)
+	defer cancel()
+	r, err := e.client.Get(ctx, formatKey, clientv3.WithKeysOnly())
+	if err != nil && ctx.Err() != nil {
+		return 0, noMajority(err)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("ask the servers: %w", kinded(err))
+	}
+	return r.Header.Revision, nil
 }
 
 func (e *etcd) campaign(ctx context.Context) (office, error) {
@@ -398,6 +527,10 @@ func (e *etcd) close() error {
 	return nil
 }
 
+// ErrNoMajority says that too few servers answer to change anything now. Whether
+// the change was made is open.
+var ErrNoMajority = errors.New("no majority of the servers answers")
+
 // kinded gives etcd's errors the kinds that the rest of Bulkhead knows.
 func kinded(err error) error {
 	switch {
@@ -405,10 +538,21 @@ func kinded(err error) error {
 		return err
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return full(err)
+	case errors.Is(err, rpctypes.ErrNoLeader), errors.Is(err, rpctypes.ErrLeaderChanged),
+		errors.Is(err, rpctypes.ErrTimeout), errors.Is(err, rpctypes.ErrTimeoutDueToLeaderFail), errors.Is(err, rpctypes.ErrTimeoutDueToConnectionLost),
+		strings.Contains(err.Error(), "raft proposal dropped"): // by a member without leader; the error has no other name
+		return noMajority(err)
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps):
 		return bulkhead.Errorf(bulkhead.ErrExhausted, "%w", err)
 	default:
 		return bulkhead.Errorf(bulkhead.ErrUnavailable, "%w", err)
+	}
+}
+
+func noMajority(cause error) error {
+	return &bulkhead.Error{
+		Kind: bulkhead.ErrUnavailable, Message: "no majority of the servers answers", Cause: errors.Join(ErrNoMajority, cause),
+		Hint: "bulkhead server list; stamps go on running meanwhile",
 	}
 }
 

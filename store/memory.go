@@ -97,6 +97,19 @@ func (e *memory) campaign(ctx context.Context) (office, error) {
 	}}, nil
 }
 
+func (e *memory) attend(ctx context.Context, key string, value []byte) error {
+	if _, _, err := e.commit(ctx, txn{writes: []write{{key, value}}}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	_, _, err := e.commit(context.WithoutCancel(ctx), txn{writes: []write{{key: key}}})
+	return err
+}
+
+func (e *memory) barrier(context.Context) (int64, error) {
+	return e.mirror.current.Load().Revision, nil
+}
+
 func (e *memory) upkeep(ctx context.Context) error {
 	<-ctx.Done()
 	return nil

@@ -44,6 +44,24 @@ type Config struct {
 	// Lease is how long a leader that went silent keeps its office; whole seconds,
 	// at least one. Default: 5 s.
 	Lease time.Duration
+
+	// Peers is how this server and others of the cluster reach each other. Nil: it
+	// is the only one, and opens no port.
+	Peers *Peers
+}
+
+// Peers is the way between servers: mutual TLS, with certificates in files that
+// may be replaced at any time.
+type Peers struct {
+	Listen    string // HOST:PORT
+	Advertise string // HOST:PORT, under which the others dial this one
+	// Certificate, Key and Authority are files in PEM.
+	Certificate, Key, Authority string
+	// HostName is a name that the certificates of servers carry and no other.
+	HostName string
+	// Join holds the addresses of all servers, this one included, when this one
+	// joins them with an empty folder. Empty: it is the first.
+	Join []string
 }
 
 func (c Config) withDefaults() Config {
@@ -86,6 +104,11 @@ type engine interface {
 	commit(ctx context.Context, t txn) (revision int64, ok bool, err error)
 	// campaign waits for the office of leader.
 	campaign(ctx context.Context) (office, error)
+	// attend keeps a value at key while this process lives, until ctx ends.
+	attend(ctx context.Context, key string, value []byte) error
+	// barrier is a revision that is at least as new as every commit that was
+	// acknowledged, by whichever server, before the call.
+	barrier(ctx context.Context) (revision int64, err error)
 	// upkeep works until ctx ends or the engine does.
 	upkeep(ctx context.Context) error
 	close() error
@@ -185,6 +208,17 @@ func (s *Store) PutStatus(ctx context.Context, status bulkhead.StampStatus) erro
 		tx.Statuses.putNew(status)
 		return nil
 	})
+}
+
+// Sync brings View up to everything that any server acknowledged before the call.
+// It fails with ErrUnavailable when no majority of the servers answers in time;
+// View then is what was last known.
+func (s *Store) Sync(ctx context.Context) error {
+	revision, err := s.engine.barrier(ctx)
+	if err != nil {
+		return err
+	}
+	return s.mirror.wait(ctx, revision)
 }
 
 // prune keeps the log of events within its bounds. The events are added by then:

@@ -34,7 +34,9 @@ func machine(env *cli.Env) {
 			return err
 		}
 		c.Log = logger(o, os.Stderr)
-		c.Up = func(r daemon.Running) error { return o.Ready(r.API, r.Token) }
+		c.Up = func(r daemon.Running) error {
+			return o.Ready(cli.Up{API: r.API, Token: r.Token, Authority: r.Authority})
+		}
 		return daemon.Run(ctx, c)
 	}
 	env.Down = daemon.Down
@@ -51,14 +53,20 @@ func machine(env *cli.Env) {
 }
 
 func config(o cli.UpOptions) (daemon.Config, error) {
-	subnet, err := netip.ParsePrefix(o.Subnet)
-	if err != nil {
-		return daemon.Config{}, bulkhead.Errorf(bulkhead.ErrInvalid, "--subnet %q is not a network such as 10.128.0.0/10", o.Subnet)
-	}
-	return daemon.Config{
+	c := daemon.Config{
 		Data: o.Data, API: o.API, NodeAPI: o.NodeAPI, HTTP: o.HTTP, HTTPS: o.HTTPS, Domain: o.Domain, Email: o.Email, ACME: o.ACME,
-		Node: bulkhead.NodeName(o.Node), Subnet: subnet, Containerd: o.Containerd, Version: version,
-	}, nil
+		Node: bulkhead.NodeName(o.Node), Containerd: o.Containerd, Version: version,
+		Server: o.Server, Agent: o.Agent, Advertise: o.Advertise, Peer: o.Peer, Hop: o.Hop, Join: o.Join, JoinToken: o.JoinToken,
+		Region: o.Region, Zone: o.Zone, Labels: o.NodeLabels(), LostAfter: o.LostAfter, CertificateLife: o.CertificateLife,
+	}
+	if o.Subnet == "" {
+		return c, nil
+	}
+	var err error
+	if c.Subnet, err = netip.ParsePrefix(o.Subnet); err != nil {
+		return c, bulkhead.Errorf(bulkhead.ErrInvalid, "--subnet %q is not a network such as 10.128.0.0/10", o.Subnet)
+	}
+	return c, nil
 }
 
 func logger(o cli.UpOptions, w io.Writer) *slog.Logger {

@@ -1,0 +1,221 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"bulkhead"
+	"bulkhead/agent"
+	"bulkhead/api"
+	"bulkhead/containerd"
+	"bulkhead/images"
+	"bulkhead/keys"
+	"bulkhead/logs"
+	"bulkhead/network"
+	"bulkhead/plan"
+	"bulkhead/store"
+	"bulkhead/volume"
+)
+
+// openMember opens the keys of a machine that is no server: what it was given when
+// it joined.
+func (p *process) openMember(ctx context.Context) (err error) {
+	path := filepath.Join(p.c.Data, "keys", authorityFile)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return bulkhead.Errorf(bulkhead.ErrInvalid, "an agent needs a farm to join").WithHint("on a machine of the farm: bulkhead token create; then here --join and --token")
+	}
+	if err != nil {
+		return fmt.Errorf("read the farm's certificate: %w", err)
+	}
+	if p.pool, _, err = keys.ReadPool(text); err != nil {
+		return err
+	}
+	if name := p.membership.get().Name; name != p.c.Node {
+		return bulkhead.Errorf(bulkhead.ErrConflict, "this machine joined the farm as %s, not as %s", name, p.c.Node).
+			WithHint("start it with --node %s", name)
+	}
+	p.node, p.way, err = joinedNode(ctx, p.c, p.pool, p.membership)
+	if err != nil {
+		return err
+	}
+	p.bundles = images.NewBundles(filepath.Join(p.c.Data, "bundles"), &images.Target{URL: p.way.URL(), Client: p.way.Client()})
+	return nil
+}
+
+// enrollNode makes the node on a server's machine one of the farm.
+func (p *process) enrollNode(ctx context.Context) error {
+	uid := p.membership.get().NodeUID
+	if uid == "" {
+		uid = keys.Generate(16)
+		if err := p.membership.change(func(s *savedMembership) { s.Name, s.NodeUID = p.c.Node, uid }); err != nil {
+			return err
+		}
+	}
+	err := p.state.Update(ctx, func(tx *store.Tx) error {
+		if gone, ok := tx.Removed.Get(uid); ok {
+			return bulkhead.Errorf(bulkhead.ErrDenied, "node %s was removed from the farm by %s", gone.Name, gone.By).
+				WithHint("start this server alone: bulkhead server")
+		}
+		was, ok := tx.Nodes.Get(p.c.Node)
+		switch {
+		case ok && was.UID == uid:
+			return nil
+		case ok && was.UID != "":
+			return bulkhead.Errorf(bulkhead.ErrConflict, "a node %s is in the farm already, since %s", p.c.Node, was.Joined.Format("2006-01-02")).
+				WithHint("choose another name with --node")
+		case ok: // of a time when nodes had none
+			was.UID = uid
+			tx.Nodes.Put(was)
+			return nil
+		}
+		now := time.Now().UTC()
+		tx.Nodes.Put(bulkhead.Node{Name: p.c.Node, UID: uid, Version: p.c.Version, Joined: now, Seen: now, Silent: now, State: bulkhead.NodeUnreachable})
+		tx.Event(bulkhead.Event{Time: now, Type: "node.joined", Node: p.c.Node, Message: fmt.Sprintf("node %s joined", p.c.Node)})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if p.node, err = ownNode(ctx, p.authority, p.c, uid); err != nil {
+		return err
+	}
+	p.way = api.NewWay([]string{p.own()}, p.node.Client(p.pool))
+	return nil
+}
+
+// openAgent opens what a node is made of: containers, networks, volumes, logs, the
+// agent and the gateway.
+func (p *process) openAgent(ctx context.Context) error {
+	c := p.c
+	if c.Server {
+		if err := p.enrollNode(ctx); err != nil {
+			return err
+		}
+	}
+	runDir := runFolder(p.instance)
+	engine, err := containerd.Open(ctx, containerd.EngineConfig{
+		Instance: p.instance, Folder: filepath.Join(c.Data, "containerd"), Socket: c.Containerd, Private: c.Containerd == "private",
+	}, c.Log.With("part", "containerd"))
+	if err != nil {
+		return err
+	}
+	p.closers.add(engine.Close)
+	engineVersion, err := engine.Version(ctx)
+	if err != nil {
+		return err
+	}
+	networks, err := network.New(network.Config{Instance: p.instance, Dir: filepath.Join(runDir, "net"), Pool: c.Subnet, Log: c.Log.With("part", "network")})
+	if err != nil {
+		return err
+	}
+	volumes, err := volume.New(volume.Config{Dir: filepath.Join(c.Data, "volumes"), Logger: c.Log.With("part", "volume")})
+	if err != nil {
+		return err
+	}
+	outputs, err := logs.New(logs.Config{Dir: filepath.Join(c.Data, "logs"), Logger: c.Log.With("part", "logs")})
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find own program: %w", err)
+	}
+	runtime, err := containerd.New(engine, containerd.Config{
+		Registry: p.way.URL(), Client: p.way.Client(), Init: staticOnly(self), Self: self,
+	}, c.Log.With("part", "containerd"))
+	if err != nil {
+		return err
+	}
+	joined := time.Now()
+	workers := agent.New(agent.Config{
+		Node: func() bulkhead.Node {
+			n := hostNode(c.Node, c.Data, c.Version, engineVersion, joined)
+			n.Region, n.Zone, n.Labels = c.Region, c.Zone, c.Labels
+			if c.Advertise != "" {
+				n.Gateway = c.advertised(p.listeners["hop"].Addr().String())
+			}
+			return n
+		},
+		Dir:     filepath.Join(c.Data, "agent"),
+		Run:     runDir,
+		Control: control{api.NewNodeClient(p.way)},
+		Runtime: runtime, Network: networks, Volumes: volumes, Logs: outputs,
+		Files: p.bundles,
+		Seal:  p.sealer.Seal, Open: p.sealer.Open,
+		Changed: func() { poke(p.routes) },
+		Servers: p.servers,
+		Log:     c.Log.With("part", "agent"),
+	})
+	p.metrics.MustRegister(newStampMetrics(c.Version, workers.Stamps))
+
+	p.peers = workers.Peers
+	p.add("keys", p.node.Run)
+	p.add("containerd", engine.Run)
+	p.add("network", networks.Run)
+	p.add("volume", volumes.Run)
+	p.add("logs", outputs.Run)
+	p.add("gateway", p.gateway.Run)
+	p.add("agent", workers.Run)
+	if c.Advertise != "" {
+		p.add("hop", func(ctx context.Context) error {
+			s := &http.Server{Handler: p.gateway.HopHandler(), TLSConfig: p.node.Gateway(p.pool, p.known)}
+			return serve(ctx, p.listeners["hop"], s, func() {})
+		})
+	}
+	p.add("routes", func(ctx context.Context) error { // the route feed: from what the agent knows to the gateway's table
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-p.routes:
+				p.gateway.SetRoutes(plan.Routes(workers.Stamps(), workers.Places()))
+			}
+		}
+	})
+	return nil
+}
+
+// servers takes the addresses of all servers. A server's own machine asks itself
+// first.
+func (p *process) servers(addresses []string) {
+	if p.c.Server {
+		own := p.c.advertised(p.listeners["node-api"].Addr().String())
+		addresses = append([]string{p.own()}, slices.DeleteFunc(slices.Clone(addresses), func(a string) bool { return a == own })...)
+	}
+	p.way.Set(addresses)
+	if err := p.membership.learn(addresses); err != nil {
+		p.c.Log.Error("keep addresses of servers", "err", err)
+	}
+}
+
+// known tells whether a gateway that calls is one of the farm's.
+func (p *process) known(caller keys.Caller) bool {
+	return slices.ContainsFunc(p.peers(), func(n bulkhead.Peer) bool { return n.Node == caller.Name && n.UID == caller.UID })
+}
+
+// hopMost is how long another node's gateway may take to answer a call.
+const hopMost = 2 * time.Second
+
+// hop dials the gateway of another node.
+func (p *process) hop(ctx context.Context, node bulkhead.NodeName, protocols []string) (net.Conn, error) {
+	peers := p.peers()
+	i := slices.IndexFunc(peers, func(n bulkhead.Peer) bool { return n.Node == node })
+	if i < 0 {
+		return nil, fmt.Errorf("the gateway of node %s is not known", node)
+	}
+	config := p.node.Hop(p.pool, node, peers[i].UID)
+	config.NextProtos = protocols
+	ctx, cancel := context.WithTimeout(ctx, hopMost)
+	defer cancel()
+	return (&tls.Dialer{NetDialer: &net.Dialer{KeepAlive: 15 * time.Second}, Config: config}).DialContext(ctx, "tcp", peers[i].Gateway)
+}

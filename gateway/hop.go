@@ -1,0 +1,80 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+
+	"bulkhead"
+)
+
+// A request may come in at any node of the farm. The gateway there hands it to the
+// gateway of the stamp's node: one hop, over mutual TLS, never two. The other end
+// knows paths, tasks and what to hold; it believes what the first gateway says of
+// the client, because only gateways of the farm get there.
+
+// hopHeader in an answer says that the stamp is not at that node, or not any more:
+// nothing was done with the request.
+const hopHeader = "Bulkhead-Hop"
+
+// hopAway is its value.
+const hopAway = "not here"
+
+// errAway is the error of a hop to a node that does not have the stamp.
+var errAway = errors.New("the stamp is not at that node")
+
+// newHop is how requests reach gateways of other nodes. What is dialled is a node's
+// name, as backend.address has it.
+func newHop(dial func(context.Context, bulkhead.NodeName, ...string) (net.Conn, error), protocol string) *http.Transport {
+	t := newTransport()
+	t.DialContext = nil
+	t.ForceAttemptHTTP2 = protocol == "h2"
+	t.DialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+		node, _, _ := strings.Cut(address, ":")
+		conn, err := dial(ctx, bulkhead.NodeName(node), protocol)
+		if err != nil { // whatever it is, nothing was sent
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
+		}
+		return conn, nil
+	}
+	return t
+}
+
+// HopHandler serves what the gateways of other nodes hand over. Its listener must
+// let in nobody else: what a request says of its client is believed.
+func (g *Gateway) HopHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// How the client came is in X-Forwarded-Proto; the TLS of the hop is not its.
+		secure := r.Header.Get("X-Forwarded-Proto") == "https"
+		r.TLS = nil
+		if secure {
+			r.TLS = &tls.ConnectionState{}
+		}
+		g.serve(w, r, true)
+	})
+}
+
+// refuseHop answers a gateway that took this node for the stamp's.
+func refuseHop(w http.ResponseWriter) {
+	w.Header().Set(hopHeader, hopAway)
+	w.WriteHeader(http.StatusMisdirectedRequest)
+}
+
+// away tells whether an answer is refuseHop's, and takes the header off any other:
+// it is not for clients.
+func away(r *http.Response) bool {
+	if r.Header.Get(hopHeader) == "" {
+		return false
+	}
+	if r.StatusCode == http.StatusMisdirectedRequest && r.Header.Get(hopHeader) == hopAway {
+		_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, 4<<10)) // so that the connection can be used again
+		_ = r.Body.Close()
+		return true
+	}
+	r.Header.Del(hopHeader)
+	return false
+}
