@@ -82,6 +82,19 @@ func TestQuote(t *testing.T) {
 	}
 }
 
+// TestBreak: a break holds from its first piece on.
+func TestBreak(t *testing.T) {
+	for quantity, want := range map[int]string{1: "11.19", 9: "11.19", 10: "10.63", 49: "10.63", 50: "9.79", MaxQuantity: "9.79"} {
+		q, err := Calculate(tariff(), part, Order{Quantity: quantity}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if q.UnitPrice.String() != want {
+			t.Errorf("%d pieces at %s, want %s", quantity, q.UnitPrice, want)
+		}
+	}
+}
+
 func TestMinimum(t *testing.T) {
 	q, err := Calculate(tariff(), Measures{Volume: 1}, Order{Quantity: 1}, now)
 	if err != nil {

@@ -17,10 +17,10 @@ func newBuffer(w, h int) buffer {
 	return b
 }
 
-// fill puts a facet's samples in, behind further than it is. A sample belongs to
-// it if its middle does. A row's samples are an interval that the three edges
-// bound, so a long thin facet costs its rows and not its box.
-func (b *buffer) fill(facet int32, p, q, r vec, behind float32) {
+// fill puts a facet's samples in. A sample belongs to it if its middle does. A
+// row's samples are an interval that the three edges bound, so a long thin facet
+// costs its rows and not its box.
+func (b *buffer) fill(facet int32, p, q, r vec) {
 	top, bottom := min(p[1], q[1], r[1]), max(p[1], q[1], r[1])
 	if !(bottom >= 0.5 && top < float32(b.h)) { // NaN, too
 		return
@@ -65,7 +65,7 @@ func (b *buffer) fill(facet int32, p, q, r vec, behind float32) {
 		z := float64(p[2]) + dzdx*(float64(from)+0.5-float64(p[0])) + dzdy*(y-float64(p[1]))
 		at := row*b.w + from
 		for range to - from + 1 {
-			if d := min(max(float32(z), far), near) - behind; d > b.z[at] {
+			if d := min(max(float32(z), far), near); d > b.z[at] {
 				b.z[at], b.facet[at] = d, facet
 			}
 			z += dzdx

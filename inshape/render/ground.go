@@ -25,7 +25,7 @@ func (s *scene) ground() {
 		}
 	}
 	for f, t := range s.m.Facets {
-		from.fill(int32(f), place[t[0]], place[t[1]], place[t[2]], 0)
+		from.fill(int32(f), place[t[0]], place[t[1]], place[t[2]])
 	}
 	dark := make([]float32, side*side)
 	for i, z := range from.z {

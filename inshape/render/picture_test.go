@@ -150,6 +150,23 @@ func TestCover(t *testing.T) {
 	}
 }
 
+// TestOutside: of a closed part the inside is never seen, not even at outlines.
+func TestOutside(t *testing.T) {
+	for name, m := range map[string]*mesh.Mesh{"knot": knot(300, 24), "cube": cube()} {
+		for _, v := range Views {
+			img, err := Picture{View: v, Samples: 1, Colour: color.NRGBA{0, 0, 255, 255}, Flat: true}.Draw(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := 0; i < len(img.Pix); i += 4 {
+				if img.Pix[i] > img.Pix[i+2] {
+					t.Fatalf("%s, %s: pixel %d is %v", name, v, i/4, img.Pix[i:i+4])
+				}
+			}
+		}
+	}
+}
+
 // TestFill: a sample is filled exactly if its middle is in the facet.
 func TestFill(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -159,7 +176,7 @@ func TestFill(t *testing.T) {
 			c[i] = vec{coordinate.Draw(t, "x"), coordinate.Draw(t, "y"), coordinate.Draw(t, "z")}
 		}
 		b := newBuffer(32, 32)
-		b.fill(7, c[0], c[1], c[2], 0)
+		b.fill(7, c[0], c[1], c[2])
 		for y := range 32 {
 			for x := range 32 {
 				// The least distance from the edges' lines, positive inside.

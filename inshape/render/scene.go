@@ -103,12 +103,7 @@ func newScene(p *Picture, m *mesh.Mesh) *scene {
 	stride := s.stride()
 	for f := 0; f < len(m.Facets); f += stride {
 		t := m.Facets[f]
-		// What looks away is a little further: at an outline the front wins.
-		var behind float32
-		if s.normals.flat[f][2] < 0 {
-			behind = float32(p.Samples)
-		}
-		s.samples.fill(int32(f), s.points[t[0]], s.points[t[1]], s.points[t[2]], behind)
+		s.samples.fill(int32(f), s.points[t[0]], s.points[t[1]], s.points[t[2]])
 	}
 	return s
 }
