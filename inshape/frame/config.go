@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Config is what a module's process is told. Every field has the environment
@@ -37,6 +38,9 @@ type Config struct {
 	// WebhooksInside allows webhooks to private and loopback addresses.
 	// INSHAPE_WEBHOOKS_INSIDE; default false.
 	WebhooksInside bool
+
+	// EventLife is how long events can be asked for. INSHAPE_EVENT_DAYS; default 90.
+	EventLife time.Duration
 
 	getenv func(string) string
 }
@@ -106,6 +110,11 @@ func ConfigFrom(getenv func(string) string) (Config, error) {
 			faults = append(faults, fmt.Sprintf("INSHAPE_WEBHOOKS_INSIDE: %q is neither true nor false", v))
 		}
 		c.WebhooksInside = inside
+	}
+	if days, err := strconv.Atoi(or("INSHAPE_EVENT_DAYS", "90")); err != nil || days < 1 || days > 36500 {
+		faults = append(faults, fmt.Sprintf("INSHAPE_EVENT_DAYS: %q is no number of days, such as 90", getenv("INSHAPE_EVENT_DAYS")))
+	} else {
+		c.EventLife = time.Duration(days) * 24 * time.Hour
 	}
 	if len(faults) > 0 {
 		return c, fmt.Errorf("settings: %s", strings.Join(faults, "; "))

@@ -54,12 +54,8 @@ func Once[T any](ctx context.Context, s *Store, do func(*Tx) (T, error)) (T, err
 		if err != nil {
 			return fmt.Errorf("keep result: %w", err)
 		}
-		now := time.Now()
-		if _, err := tx.Exec("DELETE FROM idempotency WHERE at < ?", Stamp(now.Add(-onceLife))); err != nil {
-			return fmt.Errorf("forget idempotency keys: %w", err)
-		}
 		if _, err := tx.Exec("INSERT INTO idempotency (subject, key, request, result, at) VALUES (?, ?, ?, ?, ?)",
-			subject, o.key, o.request, string(kept), Stamp(now)); err != nil {
+			subject, o.key, o.request, string(kept), Stamp(time.Now())); err != nil {
 			return fmt.Errorf("keep idempotency key: %w", err)
 		}
 		return nil

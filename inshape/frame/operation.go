@@ -97,4 +97,5 @@ func (s *Server) operations() {
 		return &struct{ Body List[AuditEntry] }{ListOf(entries, in.Limit, func(e AuditEntry) string { return strconv.FormatInt(e.Sequence, 10) })}, nil
 	})
 	s.webhooks()
+	s.resumeWebhook()
 }

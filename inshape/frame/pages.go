@@ -177,8 +177,11 @@ func contentPolicy(logo string) string {
 // entry is the entry of the navigation that a path is below.
 func entry(path string) string {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
-	if parts[0] == "admin" && len(parts) > 1 {
+	switch {
+	case parts[0] == "admin" && len(parts) > 1:
 		return "/admin/" + parts[1]
+	case parts[0] == "api": // of pages, the one about it
+		return "/docs"
 	}
 	return "/" + parts[0]
 }
@@ -242,7 +245,7 @@ func headerText(text string) string {
 
 // documented answers with the page that shows the module's API.
 func (s *Server) documented(w http.ResponseWriter, r *http.Request) {
-	if err := s.render(w, r, http.StatusOK, "docs.html", "layout.html", s.Module.Title+" API", s.API.OpenAPI()); err != nil {
+	if err := s.render(w, r, http.StatusOK, "docs.html", "layout.html", s.Module.Title+" API", documentation(s.API.OpenAPI(), s.Base()+"/openapi.json")); err != nil {
 		s.Fail(w, r, err)
 	}
 }

@@ -59,17 +59,18 @@ type Server struct {
 	API     huma.API // operations under /api/NAME; only known callers reach them
 	Metrics *prometheus.Registry
 
-	pages   *pages
-	static  *files
-	mux     *http.ServeMux // everything, in the end
-	inside  *http.ServeMux // for known callers
-	handler http.Handler
-	loops   []loop
-	ready   []func(context.Context) error
-	timings *prometheus.HistogramVec
-	door    *Door // nil: the module stands behind one
-	wraps   []func(http.Handler) http.Handler
-	ending  chan struct{} // closed when the server begins to stop
+	pages    *pages
+	static   *files
+	mux      *http.ServeMux // everything, in the end
+	inside   *http.ServeMux // for known callers
+	handler  http.Handler
+	loops    []loop
+	ready    []func(context.Context) error
+	timings  *prometheus.HistogramVec
+	attempts *prometheus.CounterVec // of webhook deliveries, by outcome
+	door     *Door                  // nil: the module stands behind one
+	wraps    []func(http.Handler) http.Handler
+	ending   chan struct{} // closed when the server begins to stop
 }
 
 // Door is what makes a module the one that knows who somebody is.
@@ -112,7 +113,10 @@ func New(ctx context.Context, m Module, c Config, log *slog.Logger) (*Server, er
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
 		}, []string{"route", "status"}),
 	}
-	s.Metrics.MustRegister(s.timings, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.attempts = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "inshape_webhook_attempts_total", Help: "Attempts to deliver an event to a webhook, by outcome.",
+	}, []string{"outcome"})
+	s.Metrics.MustRegister(s.timings, s.attempts, newWaitingGauge(store), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if s.static, err = newFiles(m); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -222,7 +226,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
 	}
-	for _, l := range append(s.loops, loop{"deliver webhooks", s.deliver}) {
+	for _, l := range append(s.loops, loop{"deliver webhooks", s.deliver}, loop{"forget", s.forget}) {
 		group.Go(func() error {
 			err := l.run(ctx)
 			if ctx.Err() != nil {

@@ -1,36 +1,23 @@
 package frame
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"database/sql"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 )
 
-const (
-	webhookTimeout  = 10 * time.Second
-	webhookAttempts = 12 // the last about a day and a half after the first
-	maxWebhooks     = 32
-	maxUnderWay     = 8
-)
+const maxWebhooks = 32
 
 // Webhook is somebody outside who is told of events.
 type Webhook struct {
@@ -70,7 +57,7 @@ func (s *Server) webhooks() {
 		Key  string `header:"Idempotency-Key"`
 		Body struct {
 			URL   string   `json:"url" format:"uri" maxLength:"2000"`
-			Types []string `json:"types" minItems:"1" maxItems:"32" doc:"order.placed, order.*, or *"`
+			Types []string `json:"types" minItems:"1" maxItems:"32" pattern:"^(\\*|[a-z][a-z0-9.-]*\\*?)$" maxLength:"64" doc:"order.placed, order.*, or *"`
 		}
 	},
 	) (*struct{ Body Webhook }, error) {
@@ -197,6 +184,30 @@ func (s *Server) webhooks() {
 	})
 }
 
+func (s *Server) resumeWebhook() {
+	huma.Register(s.API, huma.Operation{
+		OperationID: "resume-webhook", Method: http.MethodPost, Path: s.Base() + "/webhooks/{id}/resume", Tags: []string{"Webhooks"}, DefaultStatus: http.StatusNoContent,
+		Summary: "Deliver again to one that was paused, what waits first", Errors: []int{403, 404},
+	}, func(ctx context.Context, in *struct {
+		ID string `path:"id" maxLength:"64"`
+	},
+	) (*struct{}, error) {
+		if err := Require(ctx, Admin); err != nil {
+			return nil, err
+		}
+		return nil, s.Store.Update(ctx, func(tx *Tx) error {
+			if err := changedOne(tx.Exec("UPDATE webhook SET paused = '' WHERE id = ?", in.ID)); err != nil {
+				return orNotFound(err, "webhook %s", in.ID)
+			}
+			if _, err := tx.Exec("UPDATE delivery SET due = ? WHERE webhook = ? AND state = 'waiting'", Stamp(time.Now()), in.ID); err != nil {
+				return fmt.Errorf("make deliveries due: %w", err)
+			}
+			tx.events = true // wakes the deliverer
+			return tx.Audit("webhook.resume", in.ID, "")
+		})
+	})
+}
+
 // changedOne turns "no row was changed" into sql.ErrNoRows.
 func changedOne(result sql.Result, err error) error {
 	if err != nil {
@@ -213,243 +224,4 @@ func orNotFound(err error, format string, args ...any) error {
 		return NotFound("there is no "+format, args...)
 	}
 	return err
-}
-
-type subscription struct {
-	Webhook
-	after int64 // sequence number of the last event that has its delivery
-}
-
-func (s *Server) subscriptions(ctx context.Context) ([]subscription, error) {
-	var list []subscription
-	err := s.Store.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.Query("SELECT id, url, secret, types, at, paused, after FROM webhook ORDER BY id")
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var w subscription
-			var types, at string
-			if err := rows.Scan(&w.ID, &w.URL, &w.Secret, &types, &at, &w.Paused, &w.after); err != nil {
-				return err
-			}
-			w.Types, w.At = strings.Split(types, ","), ParseStamp(at)
-			list = append(list, w)
-		}
-		return rows.Err()
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read webhooks: %w", err)
-	}
-	return list, nil
-}
-
-// deliver is the loop that empties the outbox: it makes a delivery of each
-// event for each webhook that wants it, and tries those that are due until they
-// are taken or given up. All of it is on disk: a crash repeats at most the
-// deliveries that were under way, with the same webhook-id.
-func (s *Server) deliver(ctx context.Context) error {
-	client := s.webhookClient()
-	for {
-		more := s.Store.WaitForEvents()
-		if err := s.plan(ctx); err != nil {
-			return err
-		}
-		next, err := s.attemptDue(ctx, client)
-		if err != nil {
-			return err
-		}
-		wait := time.NewTimer(next)
-		select {
-		case <-ctx.Done():
-			wait.Stop()
-			return ctx.Err()
-		case <-more:
-		case <-wait.C:
-		}
-		wait.Stop()
-	}
-}
-
-// plan makes deliveries of the events that have none yet.
-func (s *Server) plan(ctx context.Context) error {
-	hooks, err := s.subscriptions(ctx)
-	if err != nil {
-		return err
-	}
-	for _, hook := range hooks {
-		for {
-			events, err := s.Store.Events(ctx, hook.after, 500)
-			if err != nil {
-				return err
-			}
-			if len(events) == 0 {
-				break
-			}
-			hook.after = events[len(events)-1].Sequence
-			err = s.Store.Update(ctx, func(tx *Tx) error {
-				for _, e := range events {
-					if !wants(hook.Types, e.Type) {
-						continue
-					}
-					if _, err := tx.Exec("INSERT OR IGNORE INTO delivery (webhook, seq, state, due) SELECT id, ?, 'waiting', ? FROM webhook WHERE id = ?",
-						e.Sequence, Stamp(time.Now()), hook.ID); err != nil {
-						return err
-					}
-				}
-				_, err := tx.Exec("UPDATE webhook SET after = ? WHERE id = ?", hook.after, hook.ID)
-				return err
-			})
-			if err != nil {
-				return fmt.Errorf("plan deliveries: %w", err)
-			}
-		}
-	}
-	return nil
-}
-
-type attempt struct {
-	hook     subscription
-	event    Event
-	attempts int
-}
-
-// attemptDue tries what is due, a few at a time, and tells when to come again.
-func (s *Server) attemptDue(ctx context.Context, client *http.Client) (time.Duration, error) {
-	hooks, err := s.subscriptions(ctx)
-	if err != nil {
-		return 0, err
-	}
-	var due []attempt
-	err = s.Store.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.Query(`SELECT d.webhook, d.attempts, o.seq, o.id, o.at, o.type, o.subject, o.party, o.data
-			FROM delivery d JOIN outbox o ON o.seq = d.seq WHERE d.state = 'waiting' AND d.due <= ? ORDER BY d.due LIMIT ?`, Stamp(time.Now()), maxUnderWay)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var a attempt
-			var hook, at, data string
-			if err := rows.Scan(&hook, &a.attempts, &a.event.Sequence, &a.event.ID, &at, &a.event.Type, &a.event.Subject, &a.event.Party, &data); err != nil {
-				return err
-			}
-			a.event.At, a.event.Data = ParseStamp(at), json.RawMessage(data)
-			if i := slices.IndexFunc(hooks, func(h subscription) bool { return h.ID == hook }); i >= 0 {
-				a.hook = hooks[i]
-				due = append(due, a)
-			}
-		}
-		return rows.Err()
-	})
-	if err != nil {
-		return 0, fmt.Errorf("find due deliveries: %w", err)
-	}
-	if len(due) == 0 {
-		return 5 * time.Second, nil
-	}
-	answers := make(chan error, len(due))
-	for _, a := range due {
-		go func() { answers <- s.attempt(ctx, client, a) }()
-	}
-	var failed error
-	for range due {
-		failed = errors.Join(failed, <-answers)
-	}
-	return 0, failed
-}
-
-// attempt posts one event and notes what came of it.
-func (s *Server) attempt(ctx context.Context, client *http.Client, a attempt) error {
-	refusal := post(ctx, client, a.hook, a.event)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	state, answer, due := "delivered", "taken", time.Now()
-	if refusal != nil {
-		answer = refusal.Error()
-		state = "waiting"
-		due = due.Add(min(5*time.Second<<a.attempts, 12*time.Hour))
-		if a.attempts+1 >= webhookAttempts {
-			state = "given-up"
-		}
-	}
-	err := s.Store.Update(ctx, func(tx *Tx) error {
-		_, err := tx.Exec("UPDATE delivery SET state = ?, attempts = ?, due = ?, answer = ? WHERE webhook = ? AND seq = ?",
-			state, a.attempts+1, Stamp(due), answer, a.hook.ID, a.event.Sequence)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("note delivery: %w", err)
-	}
-	return nil
-}
-
-// post delivers an event as Standard Webhooks 1.0 says.
-func post(ctx context.Context, client *http.Client, hook subscription, e Event) error {
-	body, err := json.Marshal(e)
-	if err != nil {
-		return fmt.Errorf("make event: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, webhookTimeout)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, hook.URL, bytes.NewReader(body))
-	if err != nil {
-		return fmt.Errorf("make request: %w", err)
-	}
-	at := strconv.FormatInt(time.Now().Unix(), 10)
-	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("User-Agent", "Inshape")
-	r.Header.Set("webhook-id", e.ID)
-	r.Header.Set("webhook-timestamp", at)
-	r.Header.Set("webhook-signature", SignWebhook(hook.Secret, e.ID, at, body))
-	answer, err := client.Do(r)
-	if err != nil {
-		if inner, ok := errors.AsType[*url.Error](err); ok {
-			err = inner.Err // the address stands beside it anyway
-		}
-		return err
-	}
-	defer answer.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 64<<10)) // so that the connection can be used again
-	if answer.StatusCode/100 != 2 {
-		return fmt.Errorf("answered %s", answer.Status)
-	}
-	return nil
-}
-
-// SignWebhook is the webhook-signature of a delivery: v1, and the HMAC-SHA256
-// of id.timestamp.body under the bytes that the secret encodes.
-func SignWebhook(secret, id, timestamp string, body []byte) string {
-	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
-	if err != nil {
-		key = []byte(secret)
-	}
-	mac := hmac.New(sha256.New, key)
-	fmt.Fprintf(mac, "%s.%s.", id, timestamp)
-	mac.Write(body)
-	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
-}
-
-// webhookClient follows no redirects, and unless the shop says otherwise it
-// connects to public addresses alone, whatever a name resolves to.
-func (s *Server) webhookClient() *http.Client {
-	dialer := &net.Dialer{Timeout: 5 * time.Second}
-	if !s.Config.WebhooksInside {
-		dialer.Control = func(_, address string, _ syscall.RawConn) error {
-			where, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return err
-			}
-			if a := where.Addr().Unmap(); !a.IsGlobalUnicast() || a.IsPrivate() || netip.MustParsePrefix("100.64.0.0/10").Contains(a) {
-				return fmt.Errorf("%s is not a public address (INSHAPE_WEBHOOKS_INSIDE allows it)", a)
-			}
-			return nil
-		}
-	}
-	return &http.Client{
-		Transport:     &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 }

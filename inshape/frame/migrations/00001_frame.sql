@@ -9,6 +9,8 @@ CREATE TABLE outbox (
     data    TEXT NOT NULL
 );
 
+CREATE INDEX outbox_at ON outbox (at);
+
 CREATE TABLE audit (
     seq     INTEGER PRIMARY KEY AUTOINCREMENT,
     at      TEXT NOT NULL,
@@ -55,4 +57,5 @@ CREATE TABLE delivery (
     answer   TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (webhook, seq)
 ) WITHOUT ROWID;
-CREATE INDEX delivery_due ON delivery (state, due);
+CREATE INDEX delivery_due ON delivery (webhook, state, due);
+CREATE INDEX delivery_seq ON delivery (seq);

@@ -67,8 +67,16 @@
   for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, (event) => event.target.closest?.(".dropzone")?.classList.add("over"));
   for (const kind of ["dragleave", "drop"]) document.addEventListener(kind, (event) => event.target.closest?.(".dropzone")?.classList.remove("over"));
 
+  // A link to a folded part unfolds it.
+  function unfold() {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (target && target.tagName === "DETAILS") target.open = true;
+  }
+  window.addEventListener("hashchange", unfold);
+
   document.addEventListener("DOMContentLoaded", () => {
     prepare(document);
+    unfold();
     document.body.addEventListener("htmx:load", (event) => prepare(event.detail.elt.parentElement || event.detail.elt));
     document.body.addEventListener("toast", (event) => {
       if (!event.target.hasAttribute("data-silent")) toast(event.detail.value ?? event.detail.text, event.detail.kind);
