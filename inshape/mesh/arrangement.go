@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"runtime"
 	"slices"
@@ -78,7 +79,7 @@ type line struct {
 	wall     *plane
 }
 
-// arrange cuts m, whose tree is b. It stops with errCrowded above limit contacts.
+// arrange cuts m, whose tree is b. Above limit contacts it refuses to.
 func arrange(ctx context.Context, m *Mesh, b *BVH, limit int) (*arrangement, error) {
 	a := onGrid(m, b)
 	var err error
@@ -87,7 +88,7 @@ func arrange(ctx context.Context, m *Mesh, b *BVH, limit int) (*arrangement, err
 	case err != nil:
 		return nil, err
 	case len(a.met) > limit:
-		return nil, errCrowded
+		return nil, unjoinable(fmt.Sprintf("more than %d pairs of facets meet: the shells are too entangled to be joined", limit))
 	}
 	regions, of := a.regions()
 	r := registry{arrangement: a, named: map[[4]int32]int32{}, cells: map[[3]int64][]int32{}, planes: map[int32]*plane{}}
@@ -322,9 +323,9 @@ func (a *arrangement) triangulate(ctx context.Context, regions []*region) error 
 			}
 			r := regions[n]
 			if len(r.facets) == 1 {
-				r.err = a.cut(r)
+				r.err = a.cut(ctx, r)
 			} else {
-				r.err = a.overlay(r)
+				r.err = a.overlay(ctx, r)
 			}
 		}
 	})
@@ -339,7 +340,7 @@ func (a *arrangement) triangulate(ctx context.Context, regions []*region) error 
 func (a *arrangement) node(id int32) node { return node{spot: a.points[id], id: id} }
 
 // cut triangulates a region of one facet.
-func (a *arrangement) cut(r *region) error {
+func (a *arrangement) cut(ctx context.Context, r *region) error {
 	f := r.facets[0]
 	c := a.mesh.Facets[f]
 	corners := [3]Vec{a.mesh.Vertices[c[0]], a.mesh.Vertices[c[1]], a.mesh.Vertices[c[2]]}
@@ -349,7 +350,7 @@ func (a *arrangement) cut(r *region) error {
 		c[1], c[2] = c[2], c[1]
 	}
 	t := newTriangulation(axis, newPlane(corners[0], corners[1], corners[2]), a.node(c[0]), a.node(c[1]), a.node(c[2]))
-	if err := t.fill(a, r); err != nil {
+	if err := t.fill(ctx, a, r); err != nil {
 		return err
 	}
 	weight := int32(1)
@@ -364,7 +365,7 @@ func (a *arrangement) cut(r *region) error {
 
 // overlay triangulates facets that lie on each other: all their edges are
 // forced in, each with the jump of the covering that it makes.
-func (a *arrangement) overlay(r *region) error {
+func (a *arrangement) overlay(ctx context.Context, r *region) error {
 	f := r.facets[0]
 	var corners [3]Vec
 	corners[0], corners[1], corners[2] = a.mesh.Corners(int(f))
@@ -384,7 +385,7 @@ func (a *arrangement) overlay(r *region) error {
 			r.lines = append(r.lines, line{p, q, nil})
 		}
 	}
-	if err := t.fill(a, r); err != nil {
+	if err := t.fill(ctx, a, r); err != nil {
 		return err
 	}
 	cover, err := t.covering()
@@ -401,7 +402,7 @@ func (a *arrangement) overlay(r *region) error {
 
 // fill puts the points and lines of a region in. Lines without a wall are
 // edges of the region's facets.
-func (t *triangulation) fill(a *arrangement, r *region) error {
+func (t *triangulation) fill(ctx context.Context, a *arrangement, r *region) error {
 	at := make(map[int32]int32, len(r.points)+3)
 	for v, n := range t.nodes {
 		at[n.id] = int32(v)
@@ -417,6 +418,9 @@ func (t *triangulation) fill(a *arrangement, r *region) error {
 		at[p] = v
 	}
 	for _, l := range r.lines {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		wall, jump := l.wall, int32(0)
 		if wall == nil {
 			wall, jump = upright(a.mesh.Vertices[l.from], a.mesh.Vertices[l.to], t.axis), 1

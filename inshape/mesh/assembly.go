@@ -10,9 +10,10 @@ import (
 // edge at which four or more facets meet becomes several at one place, each
 // with the two facets beside one piece of the solid. Vertices are doubled for
 // that, and where they cannot be, edges are parted in the middle. It tells how
-// many such edges there were. Then it drops what is thinner than a part of size
-// all over, and tidies slivers; vertices before first stay where they are.
-func assemble(m *Mesh, first int32, size float64) (seams int) {
+// many such edges there were. To be tidy, it takes out films and slivers. m has
+// a's points for vertices.
+func (a *arrangement) assemble(m *Mesh, tidy bool) (seams int) {
+	size := a.grid.unit * (1 << 11)
 	m.collapse()
 	m.cancel()
 	for round := range 16 {
@@ -21,9 +22,10 @@ func assemble(m *Mesh, first int32, size float64) (seams int) {
 			seams = len(split)
 		}
 		if len(split) == 0 {
-			m.dropFilms(mates, size/8)
-			if mates, split = m.mates(); len(split) == 0 {
-				m.tidy(mates, first, size)
+			if tidy {
+				m.dropFilms(mates, size/8)
+				mates, _ = m.mates()
+				m.tidy(mates, int32(len(a.mesh.Vertices)), size)
 			}
 			break
 		}

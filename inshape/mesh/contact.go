@@ -40,6 +40,10 @@ func (c *contact) crossing() bool {
 	return c.n == 2 && !(onEdge(c.points[0][0], c.points[1][0]) && onEdge(c.points[0][1], c.points[1][1]))
 }
 
+// cuts tells whether the facets have more in common than one point. Where
+// surfaces cross, and be it along edges of both, some facets do.
+func (c *contact) cuts() bool { return c.area || c.n == 2 }
+
 // onEdge tells whether two sites of a facet are on a common edge.
 func onEdge(a, b site) bool {
 	for k := range site(3) {

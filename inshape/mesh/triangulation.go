@@ -1,13 +1,10 @@
 package mesh
 
-import (
-	"errors"
-	"math"
-)
+import "math"
 
-// errBroken is a triangulation that contradicts itself. Exact predicates leave
-// no way for it but an error in this package.
-var errBroken = errors.New("the triangulation contradicts itself")
+// errBroken is an arrangement that contradicts itself. Exact predicates leave no
+// way for it but a fault of this package, which must not take the process along.
+const errBroken unjoinable = "the cuts contradict each other; please report this file"
 
 // triangulation is a constrained triangulation in a plane, seen along an axis
 // so that its triangles turn counter-clockwise. Points are put in one by one and

@@ -1,140 +1,180 @@
 package mesh
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 )
 
-// UnionOptions say what to join and how long to try.
+// UnionOptions say what to join and how far to go. The zero value joins all that
+// is inside any shell.
 type UnionOptions struct {
-	// Winding is how many shells must cover what is kept. 0 is 1: all that is
-	// inside any. With 2 Union gives the overlap instead.
+	// Winding is how many shells must cover what is kept; 0: 1. With 2 the
+	// outcome is the space that shells have in common instead.
 	Winding int
-	// MaxContacts bounds the pairs of facets that may touch, and with them time and
-	// memory; 0: 2 million.
+	// MaxContacts bounds the pairs of facets that may meet, and with them time
+	// and memory (about 1 KB each); 0: 1 million.
 	MaxContacts int
 }
 
-// Overlap is two shells that have space in common, or one that crosses itself.
+// Overlap is two shells that have space or a part of a face in common, or one
+// shell that crosses itself.
 type Overlap struct {
-	Shells    [2]int32 // as in Topology.Shell, in order; equal for a shell with itself
-	Crossings int      // pairs of facets that cross or lie on each other; 0: one shell is inside the other
+	// Shells are those of Topology.Shell for a mesh that is solid; where edges
+	// have more than two facets, what bounds one piece of space there is one
+	// shell, and they are numbered by their first facets. They are the same for a
+	// shell that crosses itself.
+	Shells    [2]int32
+	Crossings int // pairs of facets that cross or lie on each other; 0: one shell is inside the other
 }
 
 // Unioned is the outcome of a union.
 type Unioned struct {
 	Mesh     *Mesh
 	Changed  bool       // false: Mesh is the one that was given
-	Overlaps []Overlap  // what was joined, or would have to be
-	Volume   [2]float64 // before and after, mm³
-	Seams    int        // edges at which parts of the result only touch; their vertices are there once for each
-	Crossing int        // pairs of facets of the result that cross all the same, by no more than rounding
-	Reason   string     // why overlaps were left; empty if there are none or they are joined
+	Overlaps []Overlap  // what was joined or, with a Reason, would have to be; in the order of shells
+	Volume   [2]float64 // before, where what overlaps counts as often as it is covered, and after; mm³
+	Seams    int        // edges at which parts of the result only touch: each part has vertices of its own there
+	Crossing int        // pairs of facets of the result that still cross, by no more than rounding; usually 0
+	Reason   string     // why the mesh came back although it is no union; empty if it is one
 }
 
-var errCrowded = errors.New("too many facets touch each other")
+// unjoinable is why a mesh comes back as it was.
+type unjoinable string
+
+func (u unjoinable) Error() string { return string(u) }
 
 // Union joins the shells of a closed mesh where they overlap, lie on each other
 // or cross themselves: what comes back is the outer surface of all that is
-// inside, a solid. Inside is where the winding number is 1 or more, so that a
-// shell that looks inward is a cavity of the one around it, and stays. A mesh
-// whose shells are apart comes back itself.
+// inside, and is [Topology.Solid]. Inside is where the winding number is above 0,
+// so that a shell that looks inward is a cavity of the one around it, and stays.
+// A mesh with nothing to join comes back itself. What cannot be joined does too,
+// with a Reason; the error is ctx's alone.
 //
-// Facets are cut where they meet, in exact arithmetic on a grid finer than
-// 2⁻³¹ of the mesh's extent (0.05 nm for 100 mm), to which vertices are moved;
-// the pieces are kept or dropped by winding number. What does not work comes
-// back as it was, with a Reason; the error is ctx's alone. O((n+k) log n) for k
-// contacts, but for many in one plane.
+// Facets are cut along the lines where they meet, in exact arithmetic (the
+// arrangement of Zhou, Grinspun, Zorin and Jacobson, Mesh arrangements for solid
+// geometry, SIGGRAPH 2016), and the pieces are kept where the winding number
+// passes from 0 to above. If anything is joined, vertices move onto a grid of at
+// most 2⁻³¹ of the mesh's extent (0.05 nm for 100 mm), edges shorter than 2⁻²¹ of
+// it that cutting made (50 nm) are taken out again, and so are films thinner
+// than an eighth of that. Rounding can make facets cross that did not: such a
+// result is cut again, four times at most, and in the end left untidy.
+//
+// O((n+k) log n) for k pairs of facets that meet, if boxes part most facets; on
+// all CPUs but for the sorting of windings.
 func Union(ctx context.Context, m *Mesh, o UnionOptions) (*Unioned, error) {
 	if o.Winding == 0 {
 		o.Winding = 1
 	}
 	if o.MaxContacts == 0 {
-		o.MaxContacts = 2_000_000
+		o.MaxContacts = 1_000_000
 	}
-	u := &Unioned{Mesh: m}
-	u.Volume[0] = Measure(m).Volume
-	u.Volume[1] = u.Volume[0]
-	welded := m.Clone()
-	welded.Weld(0)
-	welded.dropRepeated()
-	if open := welded.unbalanced(); open > 0 {
-		u.Reason = fmt.Sprintf("%d edges are open or their facets look different ways: close the surface first", open)
+	volume := Measure(m).Volume
+	u := &Unioned{Mesh: m, Volume: [2]float64{volume, volume}}
+	joined, err := u.join(ctx, m, o)
+	if reason, ok := errors.AsType[unjoinable](err); ok {
+		u.Reason = string(reason)
 		return u, nil
 	}
-	mates, crowded := welded.mates()
-	shell := welded.shells(mates)
-	sound := Analyse(m)
-	touching := len(crowded) > 0 && !(sound.Solid() && slices.Equal(mates, sound.Twin))
-	const rounds = 4
-	result, level := welded, int32(o.Winding)
-	for round := range rounds {
-		tree := NewBVH(result)
-		met, err := tree.meetings(ctx, 0, func(c *contact) bool { return c.area || c.n == 2 })
-		if err != nil {
-			return nil, err
-		}
-		if len(met) == 0 && (round > 0 || (sound.Shells < 2 && !touching && level == 1)) {
-			break
-		}
-		var a *arrangement
-		if len(met) == 0 && !touching {
-			a = stack(result, tree)
-		} else {
-			a, err = arrange(ctx, result, tree, o.MaxContacts)
-		}
-		if errors.Is(err, errCrowded) {
-			u.Reason = fmt.Sprintf("more than %d pairs of facets touch each other", o.MaxContacts)
-			return u, nil
-		} else if errors.Is(err, errBroken) {
-			u.Reason = err.Error()
-			return u, nil
-		} else if err != nil {
-			return nil, err
-		}
-		before, buried, err := a.windings(shell)
-		if err != nil {
-			u.Reason = err.Error()
-			return u, nil
-		}
-		if round == 0 {
-			u.overlaps(a, buried, shell)
-			if s := reversed(a, before, shell); s >= 0 {
-				u.Reason = fmt.Sprintf("shell %d is inside out: turn it first", s)
-				return u, nil
-			}
-		}
-		next, all := a.keep(result, before, level)
-		if all && !a.laid && round == 0 && sound.Solid() {
-			return u, nil
-		}
-		u.Seams = assemble(next, int32(len(a.mesh.Vertices)), a.grid.unit*(1<<11))
-		if len(next.Facets) == 0 && level == 1 {
-			u.Reason = "the surface encloses no volume"
-			return u, nil
-		}
-		result, level = next, 1
-		shell = make([]int32, len(result.Facets))
+	if err != nil {
+		return nil, fmt.Errorf("join shells: %w", err)
 	}
-	if result == welded {
-		return u, nil
+	if joined != nil {
+		u.Mesh, u.Changed = joined, true
+		u.Volume[1] = Measure(joined).Volume
 	}
-	if s := Analyse(result); !s.Solid() && s.Edges > 0 {
-		u.Reason = fmt.Sprintf("bug %+v", s)
-		return u, nil
-	}
-	u.Mesh, u.Changed = result, true
-	u.Volume[1] = Measure(result).Volume
-	u.Crossing = len(NewBVH(result).SelfIntersections(1000))
 	return u, nil
 }
 
-// dropRepeated drops facets that have a vertex twice.
-func (m *Mesh) dropRepeated() {
-	m.Facets = slices.DeleteFunc(m.Facets, func(c Facet) bool { return c[0] == c[1] || c[1] == c[2] || c[2] == c[0] })
+// join gives the union, or nil if there is nothing to do.
+func (u *Unioned) join(ctx context.Context, m *Mesh, o UnionOptions) (*Mesh, error) {
+	topology := Analyse(m)
+	m, shell, touching, err := m.closed(topology)
+	if err != nil {
+		return nil, err
+	}
+	tree := NewBVH(m)
+	met, err := tree.meetings(ctx, 0, (*contact).cuts)
+	if err != nil {
+		return nil, err
+	}
+	var a *arrangement
+	switch {
+	case len(met) > 0 || touching:
+		a, err = arrange(ctx, m, tree, o.MaxContacts)
+	case topology.Shells > 1 || o.Winding > 1 || u.Volume[0] <= 0:
+		a = stack(m, tree)
+	default:
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	before, buried, err := a.windings(shell)
+	if err != nil {
+		return nil, err
+	}
+	u.Overlaps = a.overlaps(buried, shell)
+	if err := a.reversed(before, shell); err != nil {
+		return nil, err
+	}
+	joined, all := a.keep(m, before, int32(o.Winding))
+	if all && !a.laid && topology.Solid() {
+		return nil, nil
+	}
+	u.Seams = a.assemble(joined, true)
+	for round := range 4 {
+		tree = NewBVH(joined)
+		met, err = tree.meetings(ctx, 0, (*contact).cuts)
+		if err != nil {
+			return nil, err
+		}
+		if u.Crossing = len(met); u.Crossing == 0 {
+			break
+		}
+		a, err := arrange(ctx, joined, tree, o.MaxContacts)
+		if err != nil {
+			return nil, err
+		}
+		before, _, err := a.windings(make([]int32, len(joined.Facets)))
+		if err != nil {
+			return nil, err
+		}
+		joined, _ = a.keep(joined, before, 1)
+		u.Seams = a.assemble(joined, round < 2)
+	}
+	if len(joined.Facets) == 0 && o.Winding > 1 {
+		return joined, nil
+	}
+	switch t := Analyse(joined); {
+	case t.Edges == 0:
+		return nil, unjoinable("the surface encloses no volume")
+	case !t.Solid():
+		return nil, unjoinable(fmt.Sprintf("parts touch along %d edges where they cannot be taken apart", t.NonManifoldEdges))
+	}
+	return joined, nil
+}
+
+// closed gives a welded copy, the shell of each facet, and whether shells
+// touch at edges in a way that may be a crossing.
+func (m *Mesh) closed(t *Topology) (welded *Mesh, shell []int32, touching bool, err error) {
+	welded = m.Clone()
+	removed := welded.Weld(0)
+	welded.Facets = slices.DeleteFunc(welded.Facets, collapsed)
+	asSolid := t.Solid() && len(welded.Facets) == len(m.Facets)
+	if asSolid && removed == 0 {
+		return welded, t.Shell, false, nil
+	}
+	if open := welded.unbalanced(); open > 0 {
+		return nil, nil, false, unjoinable(fmt.Sprintf("%d edges are open, or their facets look different ways: close the surface first", open))
+	}
+	mates, crowded := welded.mates()
+	if asSolid {
+		return welded, t.Shell, len(crowded) > 0 && !slices.Equal(mates, t.Twin), nil
+	}
+	return welded, welded.shells(mates), len(crowded) > 0, nil
 }
 
 // unbalanced counts the edges along which not as many facets run forward as
@@ -175,22 +215,24 @@ func (a *arrangement) keep(m *Mesh, before []int32, level int32) (kept *Mesh, al
 	return kept, len(kept.Facets) == len(a.pieces)
 }
 
-// reversed finds a shell that nowhere bounds a solid, or -1.
-func reversed(a *arrangement, before, shell []int32) int32 {
+// reversed refuses a shell that nowhere bounds a solid: nobody means it to
+// vanish.
+func (a *arrangement) reversed(before, shell []int32) error {
 	sound := map[int32]bool{}
 	for i, p := range a.pieces {
 		s := shell[p.facet]
 		sound[s] = sound[s] || before[i]+p.weight > 0
 	}
-	for s, ok := range sound {
-		if !ok {
-			return s
+	for _, s := range slices.Sorted(maps.Keys(sound)) {
+		if !sound[s] {
+			return unjoinable(fmt.Sprintf("shell %d is inside out: turn it first", s+1))
 		}
 	}
-	return -1
+	return nil
 }
 
-func (u *Unioned) overlaps(a *arrangement, buried map[[2]int32]bool, shell []int32) {
+// overlaps lists the shells that cross or are buried in each other.
+func (a *arrangement) overlaps(buried map[[2]int32]bool, shell []int32) (list []Overlap) {
 	crossings := map[[2]int32]int{}
 	for i := range a.met {
 		if m := &a.met[i]; m.crossing() {
@@ -202,9 +244,8 @@ func (u *Unioned) overlaps(a *arrangement, buried map[[2]int32]bool, shell []int
 		crossings[pair] += 0
 	}
 	for pair, n := range crossings {
-		u.Overlaps = append(u.Overlaps, Overlap{pair, n})
+		list = append(list, Overlap{pair, n})
 	}
-	slices.SortFunc(u.Overlaps, func(a, b Overlap) int {
-		return cmp.Or(cmp.Compare(a.Shells[0], b.Shells[0]), cmp.Compare(a.Shells[1], b.Shells[1]))
-	})
+	slices.SortFunc(list, func(a, b Overlap) int { return slices.Compare(a.Shells[:], b.Shells[:]) })
+	return list
 }
