@@ -115,8 +115,12 @@ func StorageFull(err error) bool {
 	return ok && (full.Code()&0xff == sqlite3.SQLITE_FULL || full.Code() == sqlite3.SQLITE_IOERR_SHMSIZE)
 }
 
-// newError is huma's way of making errors: of validation above all.
+// newError is huma's way of making errors: of validation above all. What a
+// handler gave that is no problem is not for users.
 func newError(status int, message string, errs ...error) huma.StatusError {
+	if status >= http.StatusInternalServerError {
+		return AsProblem(errors.Join(append(errs, errors.New(message))...))
+	}
 	p := NewProblem(status, codeOf(status), "%s", message)
 	for _, err := range errs {
 		if err == nil {

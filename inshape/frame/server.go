@@ -67,6 +67,7 @@ type Server struct {
 	loops    []loop
 	ready    []func(context.Context) error
 	timings  *prometheus.HistogramVec
+	underWay prometheus.Gauge       // requests
 	attempts *prometheus.CounterVec // of webhook deliveries, by outcome
 	door     *Door                  // nil: the module stands behind one
 	wraps    []func(http.Handler) http.Handler
@@ -116,7 +117,8 @@ func New(ctx context.Context, m Module, c Config, log *slog.Logger) (*Server, er
 	s.attempts = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "inshape_webhook_attempts_total", Help: "Attempts to deliver an event to a webhook, by outcome.",
 	}, []string{"outcome"})
-	s.Metrics.MustRegister(s.timings, s.attempts, newWaitingGauge(store), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.underWay = prometheus.NewGauge(prometheus.GaugeOpts{Name: "inshape_requests_under_way", Help: "Requests that are not answered yet."})
+	s.Metrics.MustRegister(s.timings, s.underWay, s.attempts, newWaitingGauge(store), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if s.static, err = newFiles(m); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -129,6 +131,7 @@ func New(ctx context.Context, m Module, c Config, log *slog.Logger) (*Server, er
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = s.Base()+"/openapi", "", ""
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer", Description: "An API key of the shop"}}
 	config.Security = []map[string][]string{{"key": {}}}
+	config.Transformers = append(config.Transformers, s.logged)
 	s.API = humago.New(s.inside, config)
 	s.mount()
 	if m.Set != nil {
@@ -291,6 +294,14 @@ type Health struct {
 	Trouble string `json:"trouble,omitempty"`
 }
 
+// logged writes down why an operation failed, as Fail does for the rest.
+func (s *Server) logged(c huma.Context, _ string, answer any) (any, error) {
+	if p, ok := answer.(*Problem); ok && p.Status >= 500 && c.Context().Err() == nil {
+		s.Log.Error("request failed", "method", c.Method(), "path", c.URL().Path, "code", p.Code, "error", errors.Join(p, p.cause))
+	}
+	return answer, nil
+}
+
 // Fail answers with an error, as a problem to programs and as a page to people.
 // What users must not see goes to the log.
 func (s *Server) Fail(w http.ResponseWriter, r *http.Request, err error) {
@@ -363,6 +374,8 @@ func (s *Server) keyed(next http.Handler) http.Handler {
 func (s *Server) observed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
+		s.underWay.Inc()
+		defer s.underWay.Dec()
 		id := r.Header.Get("X-Request-Id")
 		if len(id) == 0 || len(id) > 64 {
 			id = NewID("req")
