@@ -59,8 +59,8 @@ type half struct {
 // In a sound mesh one half-edge of each edge rises from its lower to its higher
 // vertex and one falls. Rising ones are listed by their lower vertex (a counting
 // sort), falling ones look theirs up in that list. Vertices where this leaves
-// something over or finds something twice, and hubs, are looked at once more,
-// with all that they have, sorted. The result does not depend on the number of CPUs.
+// something over or finds something twice are looked at once more, with all
+// that they have. The result does not depend on the number of CPUs.
 func Analyse(m *Mesh) *Topology {
 	n := len(m.Facets)
 	t := &Topology{Facets: n, Twin: make([]int32, 3*n), Shell: make([]int32, n)}
@@ -84,53 +84,87 @@ type pairing struct {
 	odd    []bool // vertices whose edges are not all pairs of opposed half-edges
 }
 
+// newPairing lists what rises. Each worker takes a range of vertices, and reads
+// all facets for it: reading them in order is cheap beside what it would cost to
+// share the counters.
 func newPairing(m *Mesh, t *Topology) *pairing {
-	nv := len(m.Vertices)
+	nf, nv := len(m.Facets), len(m.Vertices)
 	p := &pairing{m: m, t: t, degree: make([]int32, nv), corner: make([]int32, nv), ends: make([]int32, nv)}
-	for f, c := range m.Facets {
-		h := int32(3 * f)
-		t.Twin[h], t.Twin[h+1], t.Twin[h+2] = boundary, boundary, boundary
-		if collapsed(c) {
-			continue
+	workers := max(1, min(runtime.GOMAXPROCS(0), 4, nv/8192))
+	sums := make([]int32, workers+1)
+	parallel(workers, func(w int) {
+		for h := 3 * nf * w / workers; h < 3*nf*(w+1)/workers; h++ {
+			t.Twin[h] = boundary
 		}
-		for k, v := range c {
-			p.degree[v]++
-			p.corner[v] = h + int32(k)
+		from, to := int32(nv*w/workers), int32(nv*(w+1)/workers)
+		mine := func(v int32) bool { return v >= from && v < to }
+		for f, c := range m.Facets {
+			a, b, d := mine(c[0]), mine(c[1]), mine(c[2])
+			if !a && !b && !d || collapsed(c) {
+				continue
+			}
+			h := int32(3 * f)
+			if a {
+				p.degree[c[0]]++
+				p.corner[c[0]] = h
+				if c[0] < c[1] {
+					p.ends[c[0]]++
+				}
+			}
+			if b {
+				p.degree[c[1]]++
+				p.corner[c[1]] = h + 1
+				if c[1] < c[2] {
+					p.ends[c[1]]++
+				}
+			}
+			if d {
+				p.degree[c[2]]++
+				p.corner[c[2]] = h + 2
+				if c[2] < c[0] {
+					p.ends[c[2]]++
+				}
+			}
 		}
-		if c[0] < c[1] {
-			p.ends[c[0]]++
+		for v := from; v < to; v++ {
+			sums[w+1] += p.ends[v]
 		}
-		if c[1] < c[2] {
-			p.ends[c[1]]++
-		}
-		if c[2] < c[0] {
-			p.ends[c[2]]++
-		}
+	})
+	for w := range workers {
+		sums[w+1] += sums[w]
 	}
-	sum := int32(0)
-	for v, k := range p.ends {
-		p.ends[v] = sum
-		sum += k
-	}
-	p.rising = make([]half, sum)
-	for f, c := range m.Facets {
-		if collapsed(c) {
-			continue
+	p.rising = make([]half, sums[workers])
+	parallel(workers, func(w int) {
+		from, to := int32(nv*w/workers), int32(nv*(w+1)/workers)
+		sum := sums[w]
+		for v := from; v < to; v++ {
+			n := p.ends[v]
+			p.ends[v] = sum
+			sum += n
 		}
-		h := int32(3 * f)
-		if c[0] < c[1] {
-			p.rising[p.ends[c[0]]] = half{c[1], h}
-			p.ends[c[0]]++
+		rises := func(v, high, h int32) {
+			if v < high && v >= from && v < to {
+				p.rising[p.ends[v]] = half{high, h}
+				p.ends[v]++
+			}
 		}
-		if c[1] < c[2] {
-			p.rising[p.ends[c[1]]] = half{c[2], h + 1}
-			p.ends[c[1]]++
+		for f, c := range m.Facets {
+			if collapsed(c) {
+				continue
+			}
+			h := int32(3 * f)
+			rises(c[0], c[1], h)
+			rises(c[1], c[2], h+1)
+			rises(c[2], c[0], h+2)
 		}
-		if c[2] < c[0] {
-			p.rising[p.ends[c[2]]] = half{c[0], h + 2}
-			p.ends[c[2]]++
+		begin := sums[w]
+		for v := from; v < to; v++ {
+			if end := p.ends[v]; end-begin > longList {
+				sortHalves(p.rising[begin:end])
+			}
+			begin = p.ends[v]
 		}
-	}
+	})
 	return p
 }
 
@@ -158,7 +192,7 @@ func blocks(n int, do func(from, to int)) {
 }
 
 // longList bounds what is searched step by step; the lists of hubs, where
-// thousands of facets meet, are sorted.
+// thousands of facets may meet, are sorted.
 const longList = 32
 
 // match gives falling half-edges their rising ones, and notes the vertices
@@ -187,8 +221,8 @@ func (p *pairing) match() {
 				h, found := int32(3*f)+k, int32(-1)
 				list := p.list(low)
 				if len(list) > longList {
-					myOdd = append(myOdd, low)
-					continue
+					first, _ := slices.BinarySearchFunc(list, high, func(r half, high int32) int { return cmp.Compare(r.high, high) })
+					list = list[first:min(first+2, len(list))]
 				}
 				for _, r := range list {
 					if r.high == high {
@@ -243,21 +277,21 @@ func (p *pairing) match() {
 func (p *pairing) settle() {
 	m, t := p.m, p.t
 	if p.odd != nil {
+		type edge struct{ low, high, at int32 }
+		var edges []edge
 		ends := make([]int32, len(m.Vertices))
-		each := func(do func(low, high, h int32)) {
-			for f, c := range m.Facets {
-				if collapsed(c) {
-					continue
-				}
-				for k := range int32(3) {
-					a, b := c[k], c[(k+1)%3]
-					if low := min(a, b); p.odd[low] {
-						do(low, max(a, b), int32(3*f)+k)
-					}
+		for f, c := range m.Facets {
+			if collapsed(c) {
+				continue
+			}
+			for k := range int32(3) {
+				a, b := c[k], c[(k+1)%3]
+				if low := min(a, b); p.odd[low] {
+					edges = append(edges, edge{low, max(a, b), int32(3*f) + k})
+					ends[low]++
 				}
 			}
 		}
-		each(func(low, _, _ int32) { ends[low]++ })
 		sum := int32(0)
 		for v, k := range ends {
 			ends[v] = sum
@@ -267,22 +301,22 @@ func (p *pairing) settle() {
 			}
 		}
 		all := make([]half, sum)
-		each(func(low, high, h int32) {
-			all[ends[low]] = half{high, h}
-			ends[low]++
-		})
+		for _, e := range edges {
+			all[ends[e.low]] = half{e.high, e.at}
+			ends[e.low]++
+		}
 		begin := int32(0)
 		for v, end := range ends {
 			if p.odd[v] {
-				edges := all[begin:end]
-				sortHalves(edges)
-				for len(edges) > 0 {
+				group := all[begin:end]
+				sortHalves(group)
+				for len(group) > 0 {
 					k := 1
-					for k < len(edges) && edges[k].high == edges[0].high {
+					for k < len(group) && group[k].high == group[0].high {
 						k++
 					}
-					t.edge(m, edges[:k])
-					edges = edges[k:]
+					t.edge(m, group[:k])
+					group = group[k:]
 				}
 			}
 			begin = end
