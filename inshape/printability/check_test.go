@@ -26,7 +26,7 @@ func sound() *Facts {
 func walls(mm float64) *Thickness {
 	t := &Thickness{Places: []Place{{At: mesh.Vec{1, 2, 3}, Facet: 7, Value: mm}}, Curve: make([]float64, curvePoints)}
 	for i := range t.Curve {
-		if float64(i+1)*curveStep > mm {
+		if float64(i+1)*CurveStep > mm {
 			t.Curve[i] = 100
 		}
 	}

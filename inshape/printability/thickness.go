@@ -8,10 +8,12 @@ import (
 	"inshape/mesh"
 )
 
-// The curve of a Thickness has a point for every 0.05 mm up to 10 mm, which no
-// minimum wall is above. Places are kept for 64 regions of a part.
+// CurveStep is the distance of the points of Thickness.Curve, mm.
+const CurveStep = 0.05
+
+// The curve goes up to 10 mm, which no minimum wall is above. Places are kept for
+// 64 regions of a part.
 const (
-	curveStep   = 0.05
 	curvePoints = 200
 	cells       = 8 // regions along the longest side of a part
 	maxRegions  = 64
@@ -20,7 +22,7 @@ const (
 // Thickness sums up the thickness of a part's walls.
 type Thickness struct {
 	Places []Place   `json:"places"` // the thinnest spot of each region, the thinnest first; Value is mm
-	Curve  []float64 `json:"curve"`  // percent of the surface that is thinner than (i+1) · 0.05 mm
+	Curve  []float64 `json:"curve"`  // percent of the surface that is thinner than (i+1) · CurveStep
 }
 
 // NewThickness sums up the thickness of each facet of m, mm (+Inf: nothing
@@ -46,7 +48,7 @@ func NewThickness(m *mesh.Mesh, thickness []float64) *Thickness {
 		if math.IsInf(d, 1) || math.IsNaN(d) || area == 0 {
 			continue
 		}
-		if i := int(d / curveStep); i < curvePoints {
+		if i := int(d / CurveStep); i < curvePoints {
 			t.Curve[i] += area
 		}
 		at := a.Add(b).Add(c).Mul(1. / 3)
@@ -86,7 +88,7 @@ func thinner(p, q Place) int {
 
 // Below is the percentage of the surface where the part is thinner than limit mm.
 func (t *Thickness) Below(limit float64) float64 {
-	x := limit / curveStep
+	x := limit / CurveStep
 	i := int(x) // whole steps
 	at := func(i int) float64 {
 		if i <= 0 || len(t.Curve) == 0 {

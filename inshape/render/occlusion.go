@@ -2,10 +2,10 @@ package render
 
 import "math"
 
-// Each pixel looks at 14 points on a spiral around it, turned by one of 16
+// Each pixel looks at 10 points on a spiral around it, turned by one of 16
 // angles in every 4×4 block of pixels, which a 4×4 mean evens out.
 const (
-	looks = 14
+	looks = 10
 	turns = 16
 )
 

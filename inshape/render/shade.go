@@ -66,14 +66,14 @@ func (s *scene) develop() *image.NRGBA {
 			at := y*p.Width + x
 			var light, c vec
 			var cover float32
-			last := int32(-1) // one facet is shaded once in a pixel
+			last := int32(-1) // the facet that was shaded; one is enough for those that look the same
 			for j := y * n; j < (y+1)*n; j++ {
 				for i := x * n; i < (x+1)*n; i++ {
 					f := b.facet[j*b.w+i]
 					if f < 0 {
 						continue
 					}
-					if f != last {
+					if f != last && (last < 0 || !s.alike(f, last)) {
 						c, last = s.shade(f, float32(i)+0.5, float32(j)+0.5, s.open[at]), f
 					}
 					ink := float32(1)
@@ -95,6 +95,11 @@ func (s *scene) develop() *image.NRGBA {
 		}
 	}
 	return img
+}
+
+// alike tells whether facets in one pixel need not be shaded apart.
+func (s *scene) alike(f, g int32) bool {
+	return s.p.Facets == nil && s.normals.flat[f].dot(s.normals.flat[g]) > 0.985 // 10°
 }
 
 // shade gives the light that facet f sends from the sample position x, y.
