@@ -104,10 +104,10 @@ func labelText(s string) bool {
 
 // Resources are amounts that placement adds up.
 type Resources struct {
-	CPU    float64 `json:"cpu"`    // cores
-	Memory int64   `json:"memory"` // bytes
-	Disk   int64   `json:"disk"`   // bytes
-	PIDs   int64   `json:"pids"`
+	CPU    float64 `json:"cpu,omitempty"`    // cores
+	Memory int64   `json:"memory,omitempty"` // bytes
+	Disk   int64   `json:"disk,omitempty"`   // bytes
+	PIDs   int64   `json:"pids,omitempty"`
 	// Extras are whatever else a node has a number of, by name: GPUs, licences.
 	Extras map[string]float64 `json:"extras,omitempty"`
 }

@@ -82,6 +82,8 @@ type change struct {
 
 	labels        map[string]string
 	replaceLabels bool
+
+	terms *bulkhead.Terms // nil: as they are
 }
 
 // design works out what a stamp should be: old (nil: none) with ch. It reads what
@@ -159,6 +161,10 @@ func (s *Server) design(tx *store.Tx, old *bulkhead.Stamp, ch change) (bulkhead.
 		return next, err
 	}
 	next.Labels = labels(next.Labels, ch)
+	next.Terms, next.ReleaseTerms = termsOf(next.Terms, ch), frozen.Terms
+	if err := checkTerms(next.Terms, s.c.Store.View().Policy()); err != nil {
+		return next, err
+	}
 	if err := s.sealSecrets(&next, secrets, frozen.Secrets); err != nil {
 		return next, err
 	}

@@ -67,6 +67,7 @@ func facts(st *bulkhead.Stamp) map[string]string {
 	for key, value := range st.Labels {
 		put("labels."+key, value)
 	}
+	termFacts(st, put)
 	for _, v := range st.Volumes {
 		put("volumes."+string(v.Name), "yes")
 	}

@@ -471,6 +471,9 @@ func (n *nodeAPI) assignment(stamp bulkhead.Stamp) (bulkhead.Assignment, error) 
 		return bulkhead.Assignment{}, fmt.Errorf("open secrets of %s: %w", stamp.Name, err)
 	}
 	stamp.Sealed = nil
+	if _, ok := preempted(&stamp); ok {
+		stamp.Desired = bulkhead.DesiredStopped
+	}
 	return bulkhead.Assignment{Stamp: stamp, Secrets: secrets}, nil
 }
 

@@ -60,6 +60,9 @@ type Config struct {
 	Domain string
 	// URL is where users reach a host of a stamp. Default: "http://HOST".
 	URL func(host bulkhead.Host) string
+	// Forecast answers what would be if the farm were another than it is in view.
+	// Nil: nobody can tell.
+	Forecast func(view *store.Snapshot, what bulkhead.WhatIf) (bulkhead.Forecast, error)
 	// Ready says why the server cannot do its work, or nil. Default: always nil.
 	Ready func() error
 	// Version of Bulkhead. Default: "dev".
@@ -92,6 +95,11 @@ func NewServer(c Config) (*Server, error) {
 	if c.URL == nil {
 		c.URL = func(h bulkhead.Host) string { return "http://" + string(h) }
 	}
+	if c.Forecast == nil {
+		c.Forecast = func(*store.Snapshot, bulkhead.WhatIf) (bulkhead.Forecast, error) {
+			return bulkhead.Forecast{}, bulkhead.Errorf(bulkhead.ErrUnavailable, "this server makes no forecasts")
+		}
+	}
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
 	}
@@ -121,6 +129,7 @@ func NewServer(c Config) (*Server, error) {
 	hapi := humago.New(mux, openAPIConfig(c.Version))
 	s.registerReleases(hapi)
 	s.registerStamps(hapi)
+	s.registerPlacement(hapi)
 	s.registerLogs(hapi)
 	s.registerExec(hapi)
 	s.registerEvents(hapi)

@@ -14,7 +14,7 @@ func (s *Server) show(view *store.Snapshot, st bulkhead.Stamp, tasks bool) Stamp
 	out := Stamp{
 		Name: st.Name, UID: st.UID, Product: st.Product, Release: st.Version, Digest: st.Release,
 		Modules: emptyNotNil(st.Modules), Settings: st.Settings, Secrets: emptyNotNil(slices.Sorted(maps.Keys(st.SecretVersions))),
-		Labels: st.Labels, Desired: st.Desired, Generation: st.Generation, Node: st.Node, Placement: st.Placement,
+		Labels: st.Labels, Desired: st.Desired, Generation: st.Generation, Node: st.Node, Placement: st.Placement, Terms: st.Terms,
 		Hosts: emptyNotNil(st.Hosts), Created: st.Created, Updated: st.Updated, Deleted: st.Deleted,
 		Services: []StampService{}, Volumes: []bulkhead.VolumeName{}, Routes: emptyNotNil(st.Routes),
 	}
@@ -59,6 +59,9 @@ func emptyNotNil[T any](s []T) []T {
 // wanted now.
 func phase(view *store.Snapshot, st bulkhead.Stamp, status bulkhead.StampStatus) (observed int64, p bulkhead.Phase, message string) {
 	observed, message = status.Generation, status.Message
+	if why, ok := preempted(&st); ok {
+		return observed, bulkhead.PhasePending, why
+	}
 	switch {
 	case status.UID != "" && status.Generation >= st.Generation:
 		p = status.Phase

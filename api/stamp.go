@@ -28,6 +28,7 @@ type StampSpec struct {
 	// Settings that the stamp sets. Secret ones are sealed and never come back.
 	Settings map[string]json.RawMessage `json:"settings,omitempty" doc:"Values of the release's settings, by name"`
 	Labels   map[string]string          `json:"labels,omitempty" doc:"For people and selections"`
+	Terms    *bulkhead.Terms            `json:"terms,omitempty" doc:"What the stamp asks of the node that it is placed on; absent: nothing but room"`
 }
 
 // StampUpdate changes a stamp. What is absent stays as it is.
@@ -37,6 +38,7 @@ type StampUpdate struct {
 	Settings map[string]json.RawMessage `json:"settings,omitempty" doc:"Settings to set; others stay"`
 	Unset    []string                   `json:"unset,omitempty" nullable:"false" doc:"Settings that return to their default"`
 	Labels   map[string]string          `json:"labels,omitempty" doc:"Labels to set; an empty value removes one"`
+	Terms    *bulkhead.Terms            `json:"terms,omitempty" doc:"All terms that the stamp has from now on; where it is placed already it stays"`
 }
 
 // Stamp is what the API shows of a stamp.
@@ -57,6 +59,7 @@ type Stamp struct {
 	Observed   int64                      `json:"observed" doc:"The generation that phase and tasks answer to"`
 	Node       bulkhead.NodeName          `json:"node,omitempty"`
 	Placement  string                     `json:"placement,omitempty" doc:"Why that node, or why none"`
+	Terms      bulkhead.Terms             `json:"terms,omitzero" doc:"What it asks of its node"`
 	URL        string                     `json:"url" doc:"Where the stamp answers"`
 	Hosts      []bulkhead.Host            `json:"hosts" nullable:"false"`
 	Created    time.Time                  `json:"created"`
@@ -416,7 +419,7 @@ func (s *Server) createStamp(ctx context.Context, spec StampSpec, restore, dryRu
 		case exists:
 			next, err := s.design(tx, &old, change{
 				product: spec.Product, version: cmp.Or(spec.Release, old.Version), modules: spec.Modules, keepModules: spec.Modules == nil,
-				set: spec.Settings, labels: spec.Labels, ctx: ctx,
+				set: spec.Settings, labels: spec.Labels, terms: spec.Terms, ctx: ctx,
 			})
 			if err != nil {
 				return nil, nil, "", err
@@ -426,7 +429,7 @@ func (s *Server) createStamp(ctx context.Context, spec StampSpec, restore, dryRu
 			return &old, &next, "restore", nil
 		}
 		next, err := s.design(tx, nil, change{
-			name: name, product: spec.Product, version: spec.Release, modules: spec.Modules, set: spec.Settings, labels: spec.Labels, ctx: ctx,
+			name: name, product: spec.Product, version: spec.Release, modules: spec.Modules, set: spec.Settings, labels: spec.Labels, terms: spec.Terms, ctx: ctx,
 		})
 		return nil, &next, "create", err
 	})
@@ -449,7 +452,8 @@ func (s *Server) applyStamp(ctx context.Context, spec StampSpec, dryRun bool) (S
 		}
 		next, err := s.design(tx, &old, change{
 			product: spec.Product, version: cmp.Or(spec.Release, old.Version), modules: spec.Modules,
-			set: spec.Settings, replaceSettings: true, labels: spec.Labels, replaceLabels: true, ctx: ctx,
+			set: spec.Settings, replaceSettings: true, labels: spec.Labels, replaceLabels: true,
+			terms: cmp.Or(spec.Terms, &bulkhead.Terms{}), ctx: ctx,
 		})
 		return &old, &next, "update", err
 	})
@@ -461,7 +465,7 @@ func (s *Server) updateStamp(ctx context.Context, name string, u StampUpdate, dr
 		if err != nil {
 			return nil, nil, "", err
 		}
-		ch := change{version: old.Version, keepModules: u.Modules == nil, set: u.Settings, unset: u.Unset, labels: u.Labels, ctx: ctx}
+		ch := change{version: old.Version, keepModules: u.Modules == nil, set: u.Settings, unset: u.Unset, labels: u.Labels, terms: u.Terms, ctx: ctx}
 		if u.Release != nil {
 			ch.version = *u.Release
 		}

@@ -68,9 +68,10 @@ func (p *process) openServer(ctx context.Context) (err error) {
 			}
 			return err
 		},
-		Domain:  p.c.Domain,
-		URL:     p.stampURL,
-		Version: c.Version, Metrics: p.metrics, Logger: c.Log.With("part", "api"),
+		Forecast: controller.Forecast,
+		Domain:   p.c.Domain,
+		URL:      p.stampURL,
+		Version:  c.Version, Metrics: p.metrics, Logger: c.Log.With("part", "api"),
 	})
 	if err != nil {
 		return err
