@@ -30,6 +30,7 @@ type document struct {
 	Modules  []string          `yaml:"modules,omitempty"`
 	Settings map[string]any    `yaml:"settings,omitempty"`
 	Labels   map[string]string `yaml:"labels,omitempty"`
+	Terms    map[string]any    `yaml:"terms,omitempty"` // a bulkhead.Terms, by the names of its JSON
 
 	where string // file:line
 }
@@ -53,7 +54,8 @@ and releases that a file leaves out stay, too.
   release: 1.4.0          # optional
   modules: [reports]
   settings: {TITLE: Acme's shop}
-  labels: {ring: early}`,
+  labels: {ring: early}
+  terms: {region: eu, tier: gold, apart: [{key: steel}]}   # see docs/placement.md`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
@@ -248,8 +250,8 @@ func (d *document) check(name string, root *yaml.Node) (faults []bulkhead.Fault)
 		fault(root, "not a stamp: a mapping with kind, name and product is wanted")
 		return faults
 	}
-	known := []string{"kind", "name", "product", "release", "modules", "settings", "labels"}
-	shapes := map[string]yaml.Kind{"modules": yaml.SequenceNode, "settings": yaml.MappingNode, "labels": yaml.MappingNode}
+	known := []string{"kind", "name", "product", "release", "modules", "settings", "labels", "terms"}
+	shapes := map[string]yaml.Kind{"modules": yaml.SequenceNode, "settings": yaml.MappingNode, "labels": yaml.MappingNode, "terms": yaml.MappingNode}
 	has := map[string]bool{}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
@@ -291,6 +293,12 @@ func (d document) spec() (api.StampSpec, error) {
 		}
 		spec.Settings[key] = b
 	}
+	if d.Terms != nil {
+		spec.Terms = &bulkhead.Terms{}
+		if err := strictly(d.Terms, spec.Terms); err != nil {
+			return spec, at(d.where, bulkhead.Errorf(bulkhead.ErrInvalid, "terms: %w", err))
+		}
+	}
 	return spec, nil
 }
 
@@ -318,6 +326,12 @@ func (c *command) exportCommand() *cobra.Command {
 			docs := []document{}
 			for _, s := range stamps {
 				d := document{Kind: "Stamp", Name: string(s.Name), Product: string(s.Product), Release: s.Release, Labels: s.Labels, Settings: map[string]any{}}
+				for key, raw := range termObject(s.Terms) {
+					if d.Terms == nil {
+						d.Terms = map[string]any{}
+					}
+					d.Terms[key] = raw
+				}
 				for _, m := range s.Modules {
 					d.Modules = append(d.Modules, string(m))
 				}

@@ -120,7 +120,7 @@ environment over the file.`,
 	}
 	add("product", c.releaseCommand(), c.stampCommand(), c.applyCommand(), c.exportCommand())
 	add("watch", c.statusCommand(), c.eventsCommand())
-	add("farm", c.nodeCommand(), c.tokenCommand())
+	add("farm", c.nodeCommand(), c.tokenCommand(), c.planCommand())
 	add("machine", c.upCommand(), c.downCommand(), c.serverCommand(), c.agentCommand(), c.doctorCommand(), c.versionCommand())
 	root.AddCommand(exitCodesTopic())
 	family(root)

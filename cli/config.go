@@ -152,6 +152,10 @@ func normalAPI(address string) string {
 // variable that lies around must not delete data.
 var deliberate = []string{"purge", "yes", "restore", "stamps", "config", "help"}
 
+// deliberateMark annotates flags that are deliberate in one command, and of the
+// same name as a flag of another that is not.
+const deliberateMark = "deliberate"
+
 // configure fills in what the command line leaves open: flag, then environment,
 // then configuration file, then the default.
 func (c *command) configure(cmd *cobra.Command) error {
@@ -184,7 +188,7 @@ func (c *command) configure(cmd *cobra.Command) error {
 		}
 	}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Changed || slices.Contains(deliberate, f.Name) {
+		if _, marked := f.Annotations[deliberateMark]; f.Changed || marked || slices.Contains(deliberate, f.Name) {
 			return
 		}
 		name := "BULKHEAD_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))

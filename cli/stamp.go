@@ -38,6 +38,7 @@ type stampFlags struct {
 	modules []string
 	set     []string
 	labels  []string
+	terms   termFlags
 	dryRun  bool
 	noWait  bool
 	wait    bool
@@ -50,6 +51,7 @@ func (c *command) addStampFlags(cmd *cobra.Command, f *stampFlags) {
 	fl.StringArrayVar(&f.modules, "module", nil, "module of the product to have; repeatable")
 	fl.StringArrayVar(&f.set, "set", nil, "setting, KEY=VALUE; repeatable. @FILE reads the value from a file")
 	fl.StringArrayVar(&f.labels, "label", nil, "label, KEY=VALUE; repeatable")
+	f.terms.add(cmd)
 	fl.BoolVar(&f.dryRun, "dry-run", false, "say what would happen and change nothing")
 	c.addWaitFlags(cmd, &f.wait, &f.noWait, &f.timeout)
 	c.complete(cmd, "release", func(ctx context.Context, cl *api.Client) []string {
@@ -92,7 +94,11 @@ func (c *command) stampCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			spec := api.StampSpec{Name: args[0], Product: product, Release: f.release, Modules: f.modules, Settings: settings, Labels: labels}
+			terms, err := f.terms.onto(cmd, bulkhead.Terms{})
+			if err != nil {
+				return err
+			}
+			spec := api.StampSpec{Name: args[0], Product: product, Release: f.release, Modules: f.modules, Settings: settings, Labels: labels, Terms: terms}
 			change, err := c.client().CreateStamp(cmd.Context(), spec, restore, f.dryRun)
 			if err != nil {
 				return err
@@ -112,20 +118,24 @@ func (c *command) stampUpdate() *cobra.Command {
 	var unset []string
 	cmd := &cobra.Command{
 		Use:   "update NAME",
-		Short: "Change the release, modules, settings or labels",
-		Long:  "Change a stamp. Only the tasks that change are replaced. Settings are set onto those that the stamp has;\n--module names all modules that it has from now on (--module= for none).",
+		Short: "Change the release, modules, settings, labels or terms",
+		Long:  "Change a stamp. Only the tasks that change are replaced. Settings are set onto those that the stamp has;\n--module names all modules that it has from now on (--module= for none). Terms (--region and so on) count when it is placed: one that is placed stays where it is.",
 		Args:  exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if f.release == "" && !cmd.Flags().Changed("module") && len(f.set)+len(unset)+len(f.labels) == 0 {
-				return usage(cmd, "nothing to change: give --release, --module, --set, --unset or --label")
+			if f.release == "" && !cmd.Flags().Changed("module") && len(f.set)+len(unset)+len(f.labels) == 0 && !f.terms.given(cmd) {
+				return usage(cmd, "nothing to change: give --release, --module, --set, --unset, --label or a term such as --region")
 			}
 			product, release := "", f.release
-			if len(f.set) > 0 {
+			var terms *bulkhead.Terms
+			if len(f.set) > 0 || f.terms.given(cmd) {
 				stamp, err := c.client().Stamp(cmd.Context(), args[0])
 				if err != nil {
 					return err
 				}
 				product, release = string(stamp.Product), cmp.Or(release, stamp.Release)
+				if terms, err = f.terms.onto(cmd, stamp.Terms); err != nil {
+					return err
+				}
 			}
 			settings, err := c.settings(cmd, f.set, product, release)
 			if err != nil {
@@ -135,7 +145,7 @@ func (c *command) stampUpdate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			u := api.StampUpdate{Settings: settings, Unset: unset, Labels: labels}
+			u := api.StampUpdate{Settings: settings, Unset: unset, Labels: labels, Terms: terms}
 			if f.release != "" {
 				u.Release = &f.release
 			}
@@ -282,6 +292,9 @@ func (c *command) showStamp(s api.Stamp) {
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.Labels)) {
 		line("label", key+"="+s.Labels[key])
+	}
+	for _, term := range termLines(s.Terms) {
+		line("term", term)
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.Settings)) {
 		line("setting", key+"="+plainSetting(s.Settings[key]))

@@ -54,7 +54,7 @@ func get(t *testing.T, s *store.Store, name bulkhead.StampName) bulkhead.Stamp {
 }
 
 func node(name bulkhead.NodeName, memory int64) bulkhead.Node {
-	return bulkhead.Node{Name: name, State: bulkhead.NodeReady, Capacity: bulkhead.Resources{CPU: 2, Memory: memory, PIDs: 1000}}
+	return bulkhead.Node{Name: name, State: bulkhead.NodeReady, Capacity: bulkhead.Resources{CPU: 2, Memory: memory}}
 }
 
 func TestControllerPlacesAndSaysWhyNot(t *testing.T) {

@@ -194,6 +194,9 @@ func (f *Farm) SetNode(n bulkhead.Node) {
 	p := &place{node: n, open: n.Takes(), domains: [...]string{string(n.Name), n.Region + "/" + n.Zone, n.Region}}
 	p.capacity = amountsOf(n.Capacity).minus(amountsOf(f.policy.Reserve))
 	p.capacity[cpu] = int64(float64(p.capacity[cpu]) * f.policy.CPUOvercommit)
+	if n.Capacity.PIDs == 0 { // not reported: not counted
+		p.capacity[pids] = math.MaxInt32
+	}
 	p.free = p.capacity
 	for _, name := range slices.Sorted(maps.Keys(n.Capacity.Extras)) {
 		k := f.kind(name)

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"math"
@@ -429,7 +430,7 @@ func (f *Farm) spreadReason(best int32, q *search) string {
 		b = append(b, "; "...)
 		b = append(b, strings.TrimPrefix(attribute, "node.")...)
 		b = append(b, ' ')
-		b = append(b, f.nodes[best].node.Attribute(attribute)...)
+		b = append(b, cmp.Or(f.nodes[best].node.Attribute(attribute), "(none)")...)
 		b = append(b, " had "...)
 		b = strconv.AppendInt(b, int64(n), 10)
 		b = append(b, " of product "...)
