@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -15,6 +16,9 @@ type RepairOptions struct {
 	// Debris drops shells whose box has a smaller diagonal, mm; 0: 0.1, and
 	// never more than a hundredth of the largest shell's.
 	Debris float64
+	// KeepOverlaps leaves shells that overlap as they are, for parts that must stay
+	// apart, as of different materials.
+	KeepOverlaps bool
 }
 
 // ActionCode names a kind of thing that a repair does. The texts are stable.
@@ -34,6 +38,7 @@ const (
 	Inverted   ActionCode = "invert"       // turned shells that were inside out
 	Cleaned    ActionCode = "debris"       // dropped crumbs and loose sheets
 	Filled     ActionCode = "fill"         // closed holes
+	United     ActionCode = "union"        // joined shells that overlapped
 )
 
 // Action is one kind of thing that a repair did.
@@ -83,13 +88,15 @@ func (r *Repaired) did(code ActionCode, count int, format string, args ...any) {
 // points, drops facets with a corner twice, doubled facets and crumbs, joins the sides
 // of narrow gaps, turns facets the way most of their shell's area looks and
 // shells that are inside out, takes apart what touches along an edge or in a
-// point, and fills holes. A mesh that is welded and [Topology.Solid], has no
-// such point and no shell inside out, comes back as it is, crumbs apart. What
-// Repair cannot mend, it says in Reason; Mesh is then the best that it could do.
+// point, and fills holes; in the end it joins shells that overlap or cross
+// themselves ([Union]). A mesh that is welded and [Topology.Solid], has no such
+// point, no shell inside out and no overlap, comes back as it is, crumbs apart.
+// What Repair cannot mend, it says in Reason; Mesh is then the best that it could
+// do.
 //
 // Nothing that is not at a fault is moved: parts are taken apart by a few of
-// float32's smallest steps, gaps are joined up to Tolerance.
-// O(n log n), plus O(k²) for the holes of k edges.
+// float32's smallest steps, gaps are joined up to Tolerance, a union moves points
+// by 2⁻³² of the extent. O(n log n), plus O(k²) for the holes of k edges.
 func Repair(m *Mesh, o RepairOptions) *Repaired {
 	diagonal := m.Bounds().Size().Len()
 	if o.Tolerance == 0 {
@@ -124,12 +131,32 @@ func Repair(m *Mesh, o RepairOptions) *Repaired {
 		r.Mesh.Compact()
 	}
 	r.judge()
+	if !o.KeepOverlaps && r.unite() {
+		r.judge()
+	}
 	return r
+}
+
+// unite joins shells that overlap or cross themselves, and tells whether any did.
+// What has no union stays as it was: it may be a solid by its edges all the same.
+func (r *Repaired) unite() bool {
+	u, err := Union(context.Background(), r.Mesh, UnionOptions{})
+	if err != nil || !u.Changed {
+		return false
+	}
+	r.Mesh = u.Mesh
+	r.did(United, max(len(u.Overlaps), 1), "joined parts that overlapped; %.4g mm³ were there more than once", u.Volume[0]-u.Volume[1])
+	if u.Seams > 0 {
+		r.Mesh.Weld(0)
+		r.current = nil
+		r.splitEdges()
+	}
+	return true
 }
 
 func (r *Repaired) judge() {
 	t := r.topology()
-	r.After = t
+	r.After, r.Solid, r.Reason = t, false, ""
 	switch {
 	case t.Edges == 0:
 		r.Reason = "nothing is left of the mesh: it bounds no volume anywhere"

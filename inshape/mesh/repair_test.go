@@ -202,6 +202,46 @@ func TestRepairTakesApart(t *testing.T) {
 	}
 }
 
+func TestRepairUnites(t *testing.T) {
+	skewed := mesh.Rotation(mesh.Vec{1, 2, 3}, 0.3)
+	for name, test := range map[string]struct {
+		m      *mesh.Mesh
+		volume float64
+	}{
+		"overlap":               {joined(cuboid(10, 10, 10), moved(cuboid(10, 10, 10), 4, 5, 6)), 2000 - 6*5*4},
+		"overlap, turned":       {joined(cuboid(10, 10, 10), moved(cuboid(10, 10, 10), 4, 5, 6)).Transformed(skewed), 2000 - 6*5*4},
+		"flush":                 {joined(cuboid(10, 10, 10), moved(cuboid(10, 10, 10), 4, 0, 0)), 1400},
+		"part of a face":        {joined(cuboid(10, 10, 10), moved(cuboid(10, 10, 10), 10, 5, 3)), 2000},
+		"inside":                {joined(cuboid(10, 10, 10), moved(cuboid(2, 2, 2), 4, 4, 4)), 1000},
+		"overlap and edge":      {joined(cuboid(10, 10, 10), moved(cuboid(10, 10, 10), 10, 10, 0), moved(cuboid(4, 4, 4), 8, 3, 3)), 2000 + 32},
+		"overlap and edge, two": {joined(cuboid(10, 10, 10), moved(cuboid(10, 10, 10), 5, 0, 0), moved(cuboid(10, 10, 10), 15, 10, 0)), 2500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := mesh.Repair(test.m, mesh.RepairOptions{})
+			if !r.Solid {
+				t.Fatalf("not united: %s", r.Reason)
+			}
+			i := slices.IndexFunc(r.Actions, func(a mesh.Action) bool { return a.Code == mesh.United })
+			if i < 0 || !strings.Contains(r.Actions[i].Text, "overlapped") {
+				t.Errorf("actions are %v", r.Actions)
+			}
+			if v := mesh.Measure(r.Mesh).Volume; !near(v, test.volume, 1e-4) {
+				t.Errorf("volume is %v, not %v", v, test.volume)
+			}
+			if pairs := mesh.NewBVH(r.Mesh).SelfIntersections(9); len(pairs) > 0 {
+				t.Errorf("%d pairs still cross", len(pairs))
+			}
+			survives(t, r.Mesh)
+			if again := mesh.Repair(r.Mesh, mesh.RepairOptions{}); len(again.Actions) > 0 {
+				t.Errorf("repaired again, it is changed by %v", again.Actions)
+			}
+			if r := mesh.Repair(test.m, mesh.RepairOptions{KeepOverlaps: true}); slices.ContainsFunc(r.Actions, func(a mesh.Action) bool { return a.Code == mesh.United }) {
+				t.Errorf("overlaps that should be kept were joined: %v", r.Actions)
+			}
+		})
+	}
+}
+
 // survives checks that a repaired mesh is still a solid behind a file of float32.
 func survives(t *testing.T, m *mesh.Mesh) {
 	t.Helper()
