@@ -30,20 +30,23 @@ var units = []mesh.Unit{mesh.Millimetre, mesh.Inch, mesh.Centimetre, mesh.Metre,
 // funcs are what the module's templates may use.
 func funcs() template.FuncMap {
 	return template.FuncMap{
-		"length":   length,
-		"lengths":  func(unit string, v ...float64) string { return lengths(unit, v) },
-		"volume":   volume,
-		"percent":  func(x float64) string { return fmt.Sprintf("%.3g %%", x) },
-		"area":     func(mm2 float64) string { return fmt.Sprintf("%.4g cm²", mm2/100) },
-		"size":     size,
-		"word":     word,
-		"look":     look,
-		"units":    func() []mesh.Unit { return units },
-		"place":    func(v mesh.Vec) string { return fmt.Sprintf("%g,%g,%g", v[0], v[1], v[2]) },
-		"box":      func(b [2]mesh.Vec) []float64 { s := b[1].Sub(b[0]); return s[:] },
-		"key":      func() string { return frame.NewID("key") },
-		"weight":   func(g float64) string { return weight(g) },
-		"day":      day,
+		"length":  length,
+		"lengths": func(unit string, v ...float64) string { return lengths(unit, v) },
+		"volume":  volume,
+		"percent": func(x float64) string { return fmt.Sprintf("%.3g %%", x) },
+		"area":    func(mm2 float64) string { return fmt.Sprintf("%.4g cm²", mm2/100) },
+		"size":    size,
+		"word":    word,
+		"look":    look,
+		"units":   func() []mesh.Unit { return units },
+		"place":   func(v mesh.Vec) string { return fmt.Sprintf("%g,%g,%g", v[0], v[1], v[2]) },
+		"box":     func(b [2]mesh.Vec) []float64 { s := b[1].Sub(b[0]); return s[:] },
+		"key":     func() string { return frame.NewID("key") },
+		"weight":  func(g float64) string { return weight(g) },
+		"day":     day,
+		"processes": func() []material.Process {
+			return []material.Process{material.SLS, material.MJF, material.SLA, material.FDM, material.DMLS}
+		},
 		"stepWord": func(s StepName) string { return stepWords[s] },
 		"plus":     func(a, b int) int { return a + b },
 	}
@@ -124,6 +127,10 @@ func word(v any) string {
 		return "as uploaded"
 	case "repair":
 		return "repaired"
+	case "hollow":
+		return "hollowed"
+	case "orient":
+		return "turned"
 	case "union":
 		return "bodies united"
 	case "scale":
@@ -169,7 +176,7 @@ func findingViews(list []Remark) []findingView {
 	for _, f := range list {
 		v := findingView{Remark: f, Walls: slices.Contains([]printability.Code{printability.ThinWall, printability.ThinSpot, printability.WeakWall}, f.Code)}
 		for _, r := range f.Remedies {
-			if o, ok := offerOf(r); ok {
+			if o, ok := offerOf(r, f.process); ok {
 				v.Offers = append(v.Offers, o)
 			} else {
 				v.Hints = append(v.Hints, r.Text)
@@ -180,11 +187,19 @@ func findingViews(list []Remark) []findingView {
 	return views
 }
 
+// escapeHole is the diameter of the holes that are proposed, mm: one through which
+// powder and resin leave.
+const escapeHole = 4.0
+
 // offerOf is a remedy that can be done here.
-func offerOf(r printability.Remedy) (offer, bool) {
+func offerOf(r printability.Remedy, process material.Process) (offer, bool) {
 	switch r.Action {
 	case printability.Repair:
 		return offer{"Repair it", Operation{Kind: Repair}}, true
+	case printability.Hollow:
+		return offer{fmt.Sprintf("Hollow it to %g mm", r.Value), Operation{Kind: Hollow, Wall: r.Value, Hole: escapeHole}}, true
+	case printability.Orient:
+		return offer{fmt.Sprintf("Turn it for %s", process), Operation{Kind: Orient, Process: process}}, true
 	case printability.Union:
 		return offer{"Make it one body", Operation{Kind: Union}}, true
 	case printability.Scale:
@@ -272,8 +287,8 @@ func (s *service) changeForm(ctx context.Context, id string, form url.Values) (s
 	if err != nil {
 		return "", err
 	}
-	o := Operation{Kind: Kind(form.Get("kind")), Unit: mesh.Unit(form.Get("unit"))}
-	for name, into := range map[string]*float64{"factor": &o.Factor} {
+	o := Operation{Kind: Kind(form.Get("kind")), Unit: mesh.Unit(form.Get("unit")), Process: material.Process(form.Get("process"))}
+	for name, into := range map[string]*float64{"factor": &o.Factor, "wall": &o.Wall, "hole": &o.Hole} {
 		text := strings.Replace(strings.TrimSpace(form.Get(name)), ",", ".", 1)
 		if text == "" {
 			continue

@@ -184,7 +184,7 @@ func (a *analysis) read(context.Context) (string, error) {
 }
 
 func (a *analysis) make(ctx context.Context) (string, error) {
-	made, actions, err := a.in.Operation.apply(ctx, a.in.Mesh)
+	made, actions, err := a.in.Operation.apply(ctx, a.in.Mesh, a.in.Unit)
 	if err != nil {
 		return "", err
 	}
@@ -391,22 +391,22 @@ func (a *analysis) orientation(context.Context) (string, error) {
 }
 
 // overhang sums up the facets that look down by more than angle degrees from the
-// vertical, those on the plate apart, and the room below them down to the plate.
+// vertical, those on the plate apart, and the room below them.
 func overhang(m *mesh.Mesh, angle float64) printability.Overhang {
+	up, limit := mesh.Vec{0, 0, 1}, angle*math.Pi/180
+	o := printability.Overhang{Angle: angle, Area: m.OverhangArea(up, limit)}
+	if o.Area == 0 {
+		return o
+	}
+	o.Volume = m.SupportVolume(up, limit, 0).Volume
+	// The place to show is the largest facet of it.
 	const onPlate = 0.01 // mm
-	o := printability.Overhang{Angle: angle}
-	floor, steep, largest := m.Bounds().Min[2], -math.Sin(angle*math.Pi/180), 0.0
+	floor, steep, largest := m.Bounds().Min[2], -math.Sin(limit), 0.0
 	for f := range m.Facets {
 		p, q, r := m.Corners(f)
 		n := q.Sub(p).Cross(r.Sub(p))
-		area := n.Len() / 2
-		if area == 0 || n[2]/(2*area) >= steep || max(p[2], q[2], r[2]) < floor+onPlate {
-			continue
-		}
-		o.Area += area
-		o.Volume += -n[2] / 2 * ((p[2]+q[2]+r[2])/3 - floor)
-		if area > largest {
-			largest, o.At = area, p.Add(q).Add(r).Mul(1./3)
+		if l := n.Len(); l > largest && n[2] < steep*l && max(p[2], q[2], r[2]) > floor+onPlate {
+			largest, o.At = l, p.Add(q).Add(r).Mul(1./3)
 		}
 	}
 	return o

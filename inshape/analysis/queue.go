@@ -236,7 +236,7 @@ func (q *queue) begin(ctx context.Context, key revisionKey) (begun bool, err err
 // analyse runs one analysis and notes what comes of it.
 func (q *queue) analyse(ctx context.Context, j job, memory int64) {
 	t := task{
-		Folder: q.s.Config.File("models", j.model, fmt.Sprint(j.n)), Name: j.name, Unit: j.unit, Operation: j.operation, Factor: j.operation.factor,
+		Folder: q.s.Config.File("models", j.model, fmt.Sprint(j.n)), Name: j.name, Unit: j.unit, Operation: j.operation,
 		Materials: q.s.settings.Materials, MaxBytes: q.s.settings.MaxUpload, Mark: q.s.mark(), Memory: memory, StepTime: q.s.settings.StepTime,
 	}
 	if j.source > 0 {
@@ -329,6 +329,8 @@ func (q *queue) finish(ctx context.Context, j job, last progress, crash error) e
 				r.reason = fmt.Sprintf("the analysis broke off %d times and is not tried again by itself: %s", crashes, firstLine(crash.Error()))
 				if _, ok := errors.AsType[*overdue](crash); ok {
 					r.code = "timed-out"
+				} else if strings.Contains(r.reason, "out of memory") {
+					r.code = "out-of-memory"
 				}
 			}
 		}

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -28,7 +27,6 @@ type task struct {
 	Unit      mesh.Unit     `json:"unit"`
 	Source    string        `json:"source"` // mesh of the revision that Operation is applied to; empty: a file
 	Operation Operation     `json:"operation"`
-	Factor    float64       `json:"factor"` // of ReadUnit
 	Materials string        `json:"materials"`
 	MaxBytes  int64         `json:"max_bytes"`
 	Mark      string        `json:"mark"`
@@ -80,7 +78,6 @@ func diskFull() *Reason {
 
 func (t task) run(ctx context.Context, materials *material.Set, tell func(progress)) (*progress, error) {
 	in := Input{Name: t.Name, Unit: t.Unit, Operation: t.Operation, Materials: materials, MaxBytes: t.MaxBytes, Mark: t.Mark}
-	in.Operation.factor = t.Factor
 	source := t.Source
 	if source == "" {
 		source = filepath.Join(t.Folder, fileSource)
@@ -105,6 +102,9 @@ func (t task) run(ctx context.Context, materials *material.Set, tell func(progre
 	}
 	if err != nil {
 		return nil, err
+	}
+	if err := os.MkdirAll(t.Folder, 0o700); err != nil {
+		return nil, fmt.Errorf("make folder: %w", err)
 	}
 	geometry := &bytes.Buffer{}
 	if err := writeGeometry(geometry, result.Mesh); err != nil {
@@ -172,7 +172,7 @@ func apart(program string, arguments ...string) runner {
 		cmd := exec.CommandContext(ctx, program, arguments...)
 		cmd.Env = append(os.Environ(), fmt.Sprintf("GOMEMLIMIT=%d", t.Memory*9/10))
 		cmd.WaitDelay = 5 * time.Second
-		stderr := &tail{limit: 4096}
+		stderr := &head{limit: 4096} // read after Wait alone
 		cmd.Stderr = stderr
 		stdin, err := cmd.StdinPipe()
 		if err != nil {
@@ -230,26 +230,18 @@ type overdue struct {
 
 func (o *overdue) Error() string { return fmt.Sprintf("step %s took longer than %s", o.step, o.limit) }
 
-// tail keeps the end of what is written to it.
-type tail struct {
+// head keeps the beginning of what is written to it: a crash says first what it is.
+type head struct {
 	limit int
-	mu    sync.Mutex
-	text  []byte // guarded by mu
+	text  []byte
 }
 
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p...)
-	t.text = t.text[max(0, len(t.text)-t.limit):]
+func (h *head) Write(p []byte) (int, error) {
+	h.text = append(h.text, p[:min(len(p), h.limit-len(h.text))]...)
 	return len(p), nil
 }
 
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.ToValidUTF8(string(t.text), "")
-}
+func (h *head) String() string { return strings.TrimSpace(strings.ToValidUTF8(string(h.text), "")) }
 
 // Work is the main of a worker process: it reads one task from its input, does
 // it, tells of it on its output, and gives the exit code. It ends early when its

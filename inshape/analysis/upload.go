@@ -517,15 +517,16 @@ func (u *uploads) terminate(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// forget deletes the file first: that makes room if the disk is full.
 func (u *uploads) forget(ctx context.Context, id string) error {
+	if err := os.Remove(u.path(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("forget upload: %w", err)
+	}
 	err := u.s.Store.Update(ctx, func(tx *frame.Tx) error {
 		_, err := tx.Exec("DELETE FROM upload WHERE id = ?", id)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("forget upload: %w", err)
-	}
-	if err := os.Remove(u.path(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("forget upload: %w", err)
 	}
 	return nil
