@@ -55,7 +55,7 @@ type Material struct {
 	LeadDays int       `json:"lead_days"` // working days until it leaves
 
 	Finishes []Finish    `json:"finishes"` // at least one; the first is the usual one
-	Prices   price.Rules `json:"-"`
+	Prices   price.Rules `json:"prices"`
 }
 
 // Wall is how thin a wall may be.

@@ -1,6 +1,7 @@
 package material
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"image/color"
@@ -92,6 +93,27 @@ func TestAccuracyAndWeight(t *testing.T) {
 	}
 	if _, ok := Default().Find("gold"); ok {
 		t.Error("there is gold")
+	}
+}
+
+// TestJSON: customers see what they choose from, and no rates.
+func TestJSON(t *testing.T) {
+	m, _ := Default().Find("pa12-mjf")
+	raw, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var top map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &top); err != nil {
+		t.Fatal(err)
+	}
+	want := `{"breaks":[{"from":10,"off":"8"},{"from":50,"off":"18"},{"from":200,"off":"28"}],` +
+		`"rush":[{"id":"express","title":"Express","days":3,"factor":"1.5"}]}`
+	if string(top["prices"]) != want {
+		t.Errorf("%s", top["prices"])
+	}
+	if strings.Contains(string(top["finishes"]), "0.035") {
+		t.Errorf("%s", top["finishes"])
 	}
 }
 

@@ -3,19 +3,20 @@ package price
 import "github.com/govalues/decimal"
 
 // Rules are the prices of one material, in whole units of the currency, at least
-// 0, without tax. The zero value costs nothing.
+// 0, without tax. The zero value costs nothing. In JSON there is only what a
+// customer chooses from.
 type Rules struct {
-	Material decimal.Decimal // per cm³ of the part itself
-	Space    decimal.Decimal // per cm³ of the room that it takes in the machine
-	Support  decimal.Decimal // per cm³ of support
-	Part     decimal.Decimal // per piece
-	Shell    decimal.Decimal // per loose shell of a piece after its first
-	Setup    decimal.Decimal // once per line of an order
-	Minimum  decimal.Decimal // the least that a line of an order costs, before rush
+	Material decimal.Decimal `json:"-"` // per cm³ of the part itself
+	Space    decimal.Decimal `json:"-"` // per cm³ of the room that it takes in the machine
+	Support  decimal.Decimal `json:"-"` // per cm³ of support
+	Part     decimal.Decimal `json:"-"` // per piece
+	Shell    decimal.Decimal `json:"-"` // per loose shell of a piece after its first
+	Setup    decimal.Decimal `json:"-"` // once per line of an order
+	Minimum  decimal.Decimal `json:"-"` // the least that a line of an order costs, before rush
 
-	Margin float64 // mm of room kept free on every side of a piece; part of the space
-	Breaks []Break // by rising From; Off never falls
-	Rush   []Rush
+	Margin float64 `json:"-"`                // mm of room kept free on every side of a piece; part of the space
+	Breaks []Break `json:"breaks,omitempty"` // by rising From; Off never falls
+	Rush   []Rush  `json:"rush,omitempty"`
 }
 
 // Break lowers the price of every piece from a quantity on.
