@@ -174,7 +174,8 @@ func (c *check) walls() {
 	if places := below(t.Places, w.Unsupported-slack); len(places) > 0 && weak > thin+w.Tolerate {
 		c.found(Finding{
 			Code: WeakWall, Severity: Warning, Measured: thinnest, Limit: w.Unsupported, Unit: "mm", Places: places,
-			Text:     fmt.Sprintf("%s of the surface is thinner than %s mm, which holds only where the wall is held on two sides or more.", percent(weak), short(w.Unsupported)),
+			Text: fmt.Sprintf("%s of the surface is thinner than %s mm, which holds only where the wall is held on two sides or more.",
+				percent(weak), short(w.Unsupported)),
 			Remedies: c.thicker(thinnest, w.Unsupported),
 		})
 	}

@@ -1,6 +1,10 @@
 package render
 
-import "math"
+import (
+	"math"
+
+	"inshape/mesh"
+)
 
 // buffer is a z-buffer: of every sample the depth and the facet that is nearest.
 type buffer struct {
@@ -15,6 +19,23 @@ func newBuffer(w, h int) buffer {
 		b.z[i], b.facet[i] = float32(math.Inf(-1)), -1
 	}
 	return b
+}
+
+// draw puts facets between points in: all of them for any part. Of a mesh that
+// covers the buffer more than 100 times, made to keep a server busy, it draws
+// every so many.
+func (b *buffer) draw(facets []mesh.Facet, points []vec) {
+	const layers = 100
+	var area float64
+	for _, t := range facets {
+		p, q, r := points[t[0]], points[t[1]], points[t[2]]
+		area += math.Abs(float64((q[0]-p[0])*(r[1]-p[1])-(r[0]-p[0])*(q[1]-p[1]))) / 2
+	}
+	stride := 1 + int(area/float64(layers*b.w*b.h))
+	for f := 0; f < len(facets); f += stride {
+		t := facets[f]
+		b.fill(int32(f), points[t[0]], points[t[1]], points[t[2]])
+	}
 }
 
 // fill puts a facet's samples in. A sample belongs to it if its middle does. A

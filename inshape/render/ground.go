@@ -24,9 +24,7 @@ func (s *scene) ground() {
 			float32((v[0]-c.centre[0])/cell + side/2), float32((v[1]-c.centre[1])/cell + side/2), float32((low - v[2]) / cell),
 		}
 	}
-	for f, t := range s.m.Facets {
-		from.fill(int32(f), place[t[0]], place[t[1]], place[t[2]])
-	}
+	from.draw(s.m.Facets, place)
 	dark := make([]float32, side*side)
 	for i, z := range from.z {
 		dark[i] = float32(math.Exp(float64(z) / (side / 10))) // 0 where nothing is

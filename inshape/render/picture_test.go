@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -331,6 +332,10 @@ func TestBusy(t *testing.T) {
 		stack.Vertices = append(stack.Vertices, mesh.Vec{0, 0, z}, mesh.Vec{40, 0, z}, mesh.Vec{0, 30, z})
 		stack.Facets = append(stack.Facets, mesh.Facet{3 * i, 3*i + 1, 3*i + 2})
 	}
+	edgewise := &mesh.Mesh{ // nothing to see but their shadow
+		Vertices: []mesh.Vec{{0, 0, 0}, {30, -30, 30}, {30, 0, 0}},
+		Facets:   slices.Repeat([]mesh.Facet{{0, 1, 2}}, 1_000_000),
+	}
 	lines := make([][2]mesh.Vec, 10_000)
 	for i := range lines {
 		lines[i] = [2]mesh.Vec{{0, 0, float64(i)}, {10, 10, 0}}
@@ -339,9 +344,10 @@ func TestBusy(t *testing.T) {
 		p Picture
 		m *mesh.Mesh
 	}{
-		"cone":  {Picture{}, cone},
-		"stack": {Picture{View: Top}, stack},
-		"lines": {Picture{Lines: lines}, cube()},
+		"cone":     {Picture{}, cone},
+		"stack":    {Picture{View: Top}, stack},
+		"edgewise": {Picture{}, edgewise},
+		"lines":    {Picture{Lines: lines}, cube()},
 	} {
 		start := processorTime(t)
 		if _, err := c.p.Draw(c.m); err != nil {

@@ -100,24 +100,8 @@ func newScene(p *Picture, m *mesh.Mesh) *scene {
 	}
 	s.normals = newNormals(m, &s.camera)
 	s.samples = newBuffer(p.Width*p.Samples, p.Height*p.Samples)
-	stride := s.stride()
-	for f := 0; f < len(m.Facets); f += stride {
-		t := m.Facets[f]
-		s.samples.fill(int32(f), s.points[t[0]], s.points[t[1]], s.points[t[2]])
-	}
+	s.samples.draw(m.Facets, s.points)
 	return s
-}
-
-// stride is 1 for any part. A mesh that covers all of the picture more than 100
-// times, made to keep a server busy, is drawn from every so many of its facets.
-func (s *scene) stride() int {
-	const layers = 100
-	var area float64
-	for _, t := range s.m.Facets {
-		p, q, r := s.points[t[0]], s.points[t[1]], s.points[t[2]]
-		area += math.Abs(float64((q[0]-p[0])*(r[1]-p[1])-(r[0]-p[0])*(q[1]-p[1]))) / 2
-	}
-	return 1 + int(area/float64(layers*s.samples.w*s.samples.h))
 }
 
 // normal gives the smoothed normal of a facet at the sample x, y (the middles are
