@@ -28,7 +28,7 @@ func newLattice(box Box, pitch float64, margin, budget int) lattice {
 			// The odd part is below half a pitch and differs from axis to axis.
 			odd := [3]float64{0.3660254, 0.4142136, 0.2360680}[k]
 			g.origin[k] = box.Min[k] - pitch*(float64(margin)-odd)
-			g.n[k] = int(min(size[k]/pitch, 1e6)) + 2*margin + 1
+			g.n[k] = int(min(size[k]/pitch, 1e12)) + 2*margin + 1
 			nodes *= float64(g.n[k])
 		}
 		if nodes <= float64(budget) {

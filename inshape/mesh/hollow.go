@@ -18,7 +18,7 @@ type HollowOptions struct {
 	Up           Vec   // build direction, for the lowest points; zero: z
 	// MinSaving is the share of the volume below which hollowing is refused; 0: 0.05.
 	MinSaving float64
-	// MaxNodes bounds the grid, and with it time and memory (7 bytes a node);
+	// MaxNodes bounds the grid, and with it time and memory (14 bytes a node);
 	// 0: 8 million.
 	MaxNodes int
 }
@@ -57,8 +57,9 @@ const (
 	NoEscape        Code = "no-escape"         // no void can be reached by a hole of that size
 )
 
-// Hollow makes a part hollow, leaving a wall. The outside stays, to the last
-// bit where there is no hole; voids are added.
+// Hollow makes a part hollow, leaving a wall. The voids' surfaces are added and
+// the outside stays as it is: to the last bit without holes, but for the holes and
+// Union's rounding (0.05 nm for 100 mm) with them.
 //
 // The voids are where the distance to the surface is above the wall. It is
 // sampled on a grid of a quarter of the wall's pitch (more for large parts), only

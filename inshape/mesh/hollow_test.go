@@ -107,7 +107,7 @@ func TestHollow(t *testing.T) {
 			if len(h.Voids) != 1 || len(h.Holes) != 0 {
 				t.Errorf("%d voids, %d holes", len(h.Voids), len(h.Holes))
 			}
-			w, err := mesh.NewBVH(h.Mesh).Thickness(t.Context(), mesh.WidthOptions{Limit: test.wall - 0.1, Samples: 1})
+			w, err := mesh.NewBVH(h.Mesh).Thickness(t.Context(), mesh.WidthOptions{Limit: test.wall - 0.1, Reach: test.wall, Samples: 1})
 			if err != nil {
 				t.Fatal(err)
 			}

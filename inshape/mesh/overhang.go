@@ -1,9 +1,6 @@
 package mesh
 
-import (
-	"cmp"
-	"math"
-)
+import "math"
 
 // OverhangArea is the area of the facets that a printer must support when up
 // points away from the plate: those that look down at more than limit radians
@@ -49,8 +46,9 @@ type Support struct {
 // from the plate: columns from each overhang (see OverhangArea) down to the
 // plate or to the part below it. A printer fills a tenth to a third of them.
 //
-// Columns are sampled at a pitch in mm, 0: such that there are about 60,000. The
-// result is off by no more than half a pitch along the outline of the overhangs.
+// Columns are sampled at a pitch in mm, at most about a million of them; 0: such
+// that there are about 60,000. The result is off by no more than half a pitch
+// along the outline of the overhangs.
 // O(n + columns) for usual meshes, which must be closed.
 func (m *Mesh) SupportVolume(up Vec, limit, pitch float64) Support {
 	if len(m.Facets) == 0 || !(up.Unit().Dot(up) > 0) {
@@ -61,7 +59,10 @@ func (m *Mesh) SupportVolume(up Vec, limit, pitch float64) Support {
 	low := box.Min[2]
 	box.Max[2] = low
 	size := box.Size()
-	g := newLattice(box, cmp.Or(max(pitch, 0), max(math.Sqrt(size[0]*size[1]/60_000), 1e-6)), 1, 4_000_000)
+	if !(pitch > 0) {
+		pitch = max(math.Sqrt(size[0]*size[1]/60_000), 1e-6)
+	}
+	g := newLattice(box, pitch, 1, 4_000_000) // in one layer of three
 	sine := math.Sin(limit)
 	var s Support
 	for _, crossings := range m.columns(g) {

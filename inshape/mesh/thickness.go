@@ -110,6 +110,9 @@ type sample struct {
 func (b *BVH) widths(ctx context.Context, o WidthOptions, side float64) (*Widths, error) {
 	m := b.mesh
 	w := &Widths{Facets: make([]float64, len(m.Facets)), Least: Spot{Facet: -1, Width: math.Inf(1)}}
+	if !(o.Limit > 0) {
+		o.Limit = 0
+	}
 	area, length := 0.0, 0.0
 	for f := range m.Facets {
 		p, q, r := m.Corners(f)
