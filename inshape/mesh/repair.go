@@ -145,7 +145,7 @@ func (r *Repaired) unite() bool {
 		return false
 	}
 	r.Mesh = u.Mesh
-	r.did(United, max(len(u.Overlaps), 1), "joined parts that overlapped; %.4g mm³ were there more than once", u.Volume[0]-u.Volume[1])
+	r.did(United, max(len(u.Overlaps), 1), "joined parts that overlapped: of %.4g mm³, counting twice what was covered twice, %.4g are left", u.Volume[0], u.Volume[1])
 	if u.Seams > 0 {
 		r.Mesh.Weld(0)
 		r.current = nil
