@@ -267,13 +267,18 @@ func unfolded(a, b, p, q Vec) bool {
 }
 
 // apart tells, where rounding leaves no doubt, that facets have nothing but
-// their corners i and j in common, by a plane through these that has the rest
-// of f and g on different sides. It tries those that stand on an edge, tilted
-// a little.
+// their corners i and j in common: g is beside f's plane, or a plane through
+// these corners has the rest of f and g on different sides. It tries those that
+// stand on an edge, tilted a little.
 func apart(f, g *[3]Vec, i, j int) bool {
 	at := f[i]
 	a, b := f[(i+1)%3].Sub(at), f[(i+2)%3].Sub(at)
 	c, d := g[(j+1)%3].Sub(at), g[(j+2)%3].Sub(at)
+	n := a.Cross(b)
+	p, q := n.Dot(c), n.Dot(d)
+	if bound := 1e-14 * a.largest() * b.largest() * max(c.largest(), d.largest()); min(p, q) > bound || max(p, q) < -bound {
+		return true
+	}
 	return standing(a, b, c, d) || standing(b, a, c, d) || standing(c, d, a, b) || standing(d, c, a, b)
 }
 
