@@ -15,24 +15,25 @@ import (
 // rooms is the table of who may import whom, besides the root: docs/architecture.md
 // says what each package is. A package that is not here is not allowed to exist.
 var rooms = map[string][]string{
-	"bulkhead":   {},
-	"plan":       {},
-	"compose":    {},
-	"store":      {},
-	"keys":       {},
-	"auth":       {},
-	"controller": {"store", "plan"},
-	"agent":      {"plan"},
-	"containerd": {"agent"}, // the types of its seam
-	"network":    {"agent"}, // the types of its seam
-	"volume":     {},
-	"logs":       {},
-	"gateway":    {},
-	"registry":   {},
-	"images":     {},
-	"imagebuild": {},
-	"api":        {"store", "auth", "compose", "keys"},
-	"cli":        {"api", "compose", "images"},
+	"bulkhead":          {},
+	"plan":              {},
+	"compose":           {},
+	"store":             {},
+	"keys":              {},
+	"auth":              {},
+	"controller":        {"store", "plan"},
+	"agent":             {"plan"},
+	"containerd":        {"agent"}, // the types of its seam
+	"network":           {"agent"}, // the types of its seam
+	"volume":            {},
+	"logs":              {},
+	"gateway":           {},
+	"registry":          {},
+	"images":            {},
+	"imagebuild":        {},
+	"imagebuild/static": {"imagebuild"},
+	"api":               {"store", "auth", "compose", "keys"},
+	"cli":               {"api", "compose", "images"},
 	"daemon": {
 		"agent", "api", "auth", "containerd", "controller", "gateway", "images", "keys", "logs",
 		"network", "plan", "registry", "store", "volume",

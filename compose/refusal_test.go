@@ -75,7 +75,7 @@ func TestRefusals(t *testing.T) {
 		"undefined dependent":   {web("depends_on: [db]"), `compose.yaml:4: services.web.depends_on: service "web" depends on undefined service "db"`},
 		"lost dependency":       {web("depends_on: [db]") + "  db: {image: db, profiles: [x]}\n", "compose.yaml:4: services.web.depends_on: db belongs to module x, which a stamp may lack; write required: false, or let a module need it in x-bulkhead.modules"},
 		"bad variable":          {web("user: '${'"), `compose.yaml:4: services.web.user: "${" is no variable; write $$ for a plain $`},
-		"unknown built-in":      {web("user: ${BULKHEAD_X}"), "compose.yaml:4: BULKHEAD_X: no such variable of the platform; there are BULKHEAD_STAMP, BULKHEAD_HOST, BULKHEAD_DOMAIN, COMPOSE_PROJECT_NAME"},
+		"unknown built-in":      {web("user: ${BULKHEAD_X}"), "compose.yaml:4: BULKHEAD_X: no such variable of the platform; there are BULKHEAD_STAMP, BULKHEAD_HOST, BULKHEAD_DOMAIN, COMPOSE_PROJECT_NAME, COMPOSE_PROFILES"},
 		"host gateway":          {web("extra_hosts: ['h:host-gateway']"), "compose.yaml:4: services.web.extra_hosts: h: a stamp cannot reach the machine that it runs on; remove it"},
 		"restart":               {web("restart: sometimes"), `compose.yaml:4: services.web.restart: "sometimes"; use no, on-failure, always or unless-stopped`},
 		"too little memory":     {web("mem_limit: 1m"), "compose.yaml:2: services.web.deploy.resources.limits.memory: 1048576 bytes start no process; give at least 6m"},

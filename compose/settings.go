@@ -28,7 +28,7 @@ const (
 const reservedPrefix = "BULKHEAD_"
 
 // builtIn are the variables that every stamp has.
-var builtIn = []string{"BULKHEAD_STAMP", "BULKHEAD_HOST", "BULKHEAD_DOMAIN", "COMPOSE_PROJECT_NAME"}
+var builtIn = []string{"BULKHEAD_STAMP", "BULKHEAD_HOST", "BULKHEAD_DOMAIN", "COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"}
 
 // schema is the JSON Schema of a product's settings, and what of it Bulkhead
 // itself acts on.
@@ -646,6 +646,7 @@ func (p *Project) environment(public map[string]json.RawMessage, in Inputs) map[
 	env["BULKHEAD_STAMP"] = string(in.Stamp)
 	env["BULKHEAD_DOMAIN"] = string(in.Domain)
 	env["BULKHEAD_HOST"] = string(in.Stamp) + "." + string(in.Domain)
+	env["COMPOSE_PROFILES"] = strings.Join(p.active(in.Modules), ",")
 	return env
 }
 

@@ -3,6 +3,7 @@ package compose
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -225,5 +226,27 @@ func TestReleaseDigest(t *testing.T) {
 	back.BundleSize++
 	if Digest(back) == r.Digest {
 		t.Error("other content has the same digest")
+	}
+}
+
+func TestModulesOfAStampAreAVariable(t *testing.T) {
+	p := project(t, `
+name: shop
+x-bulkhead: {version: "1", modules: {reports: {needs: [cache]}, cache: {}, search: {}}}
+services:
+  web: {image: "web:1", environment: {MODULES: "${COMPOSE_PROFILES:-none}"}}
+  reports: {image: "web:1", profiles: [reports]}
+  cache: {image: "web:1", profiles: [cache]}
+  search: {image: "web:1", profiles: [search]}
+`)
+	for want, modules := range map[string][]bulkhead.ModuleName{"none": nil, "cache,reports": {"reports"}} {
+		frozen, err := p.Freeze(Inputs{Stamp: "acme", Domain: "localhost", Modules: modules})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(frozen.Services, func(s bulkhead.Service) bool { return s.Name == "web" })
+		if got := frozen.Services[i].Environment["MODULES"]; got != want {
+			t.Errorf("with %v: %q, want %q", modules, got, want)
+		}
 	}
 }
