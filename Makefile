@@ -2,8 +2,12 @@
 
 BIN      := bin/bulkhead
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-GOFLAGS  ?=
 PACKAGES := ./...
+
+# One way of compiling for programs, images and tests: what one has built, the
+# next finds in Go's cache.
+export CGO_ENABLED ?= 0
+export GOFLAGS ?= -trimpath
 
 .DEFAULT_GOAL := help
 .PHONY: help up down build test check race golden fuzz guest bench bench-gateway deps clean
@@ -11,19 +15,20 @@ PACKAGES := ./...
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: deps build ## start Bulkhead, publish the example product, stamp two customers
+up: deps build ## start Bulkhead, publish Inshape, stamp two customers
 	@scripts/up
 
 down: ## stop Bulkhead and all stamps
 	@test ! -x $(BIN) || if $(BIN) status >/dev/null 2>&1; then $(BIN) down --stamps; else $(BIN) down; fi
 
 build: ## build bin/bulkhead
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN) ./cmd/bulkhead
+	go build -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN) ./cmd/bulkhead
 
 test: deps ## the whole test suite: real containerd, etcd, kernel; needs root
 	go test -timeout 20m -p 2 $(PACKAGES)
 	go test ./inshape/...
 
+race: export CGO_ENABLED = 1
 race: deps ## the tests of everything concurrent under the race detector
 	go test -race -timeout 20m -p 1 . ./agent ./api ./auth ./controller ./gateway ./keys ./logs ./plan ./store ./volume
 

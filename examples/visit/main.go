@@ -2,7 +2,7 @@
 // browser does, until each has answered 200. It resolves no names: what ends in
 // "localhost" resolves in every browser, not with every resolver.
 //
-//	go run ./examples/shop/visit URL...
+//	go run ./examples/visit URL...
 //
 // BULKHEAD_HTTP is the address of the gateway; of it, only the host matters.
 package main
@@ -26,7 +26,7 @@ const (
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: go run ./examples/shop/visit URL...")
+		fmt.Fprintln(os.Stderr, "usage: go run ./examples/visit URL...")
 		os.Exit(2)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
