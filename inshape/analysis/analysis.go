@@ -11,6 +11,7 @@
 package analysis
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"errors"
@@ -135,31 +136,33 @@ func machineMemory() int64 {
 	return least
 }
 
-// readMaterials reads the shop's materials; without a file, those that come with Inshape.
-func readMaterials(path string) (*material.Set, error) {
-	if path == "" {
-		return material.Default(), nil
+// readMaterials reads the shop's materials; without a file, or with an empty
+// one, those that come with Inshape.
+func readMaterials(path string) (set *material.Set, builtIn bool, err error) {
+	var text []byte
+	if path != "" {
+		if text, err = os.ReadFile(path); err != nil {
+			return nil, false, fmt.Errorf("read materials: %w", err)
+		}
 	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read materials: %w", err)
+	if len(bytes.TrimSpace(text)) == 0 {
+		return material.Default(), true, nil
 	}
-	set, err := material.Parse(path, text)
-	if err != nil {
-		return nil, fmt.Errorf("read materials: %w", err)
+	if set, err = material.Parse(path, text); err != nil {
+		return nil, false, fmt.Errorf("read materials: %w", err)
 	}
-	return set, nil
+	return set, false, nil
 }
 
 // shopMaterials are the materials in the shop's currency. Those that come with
 // Inshape are an example: their figures are taken for that currency.
 func shopMaterials(path, currency string) (*material.Set, error) {
-	set, err := readMaterials(path)
+	set, builtIn, err := readMaterials(path)
 	switch {
 	case err != nil:
 		return nil, err
 	case currency == "": // only the API's document is printed
-	case path == "":
+	case builtIn:
 		set.Currency = price.Currency(currency)
 		if _, ok := set.Currency.Digits(); !ok {
 			return nil, fmt.Errorf("settings: INSHAPE_CURRENCY: %q is no code of ISO 4217, such as EUR", currency)

@@ -269,7 +269,7 @@ func Work(in io.Reader, out io.Writer) int {
 			return 2
 		}
 	}
-	materials, err := readMaterials(t.Materials)
+	materials, _, err := readMaterials(t.Materials)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "analysis work: %v\n", err)
 		return 2
