@@ -12,13 +12,12 @@ import (
 
 // quote is what Analysis says of one of its quotes.
 type quote struct {
-	ID         string      `json:"id"`
-	Party      string      `json:"party"`
-	State      string      `json:"state"`
-	Currency   string      `json:"currency"`
-	ValidUntil time.Time   `json:"valid_until"`
-	Total      string      `json:"total"`
-	Items      []quoteItem `json:"items"`
+	ID       string      `json:"id"`
+	Party    string      `json:"party"`
+	State    string      `json:"state"`
+	Currency string      `json:"currency"`
+	Total    string      `json:"total"`
+	Items    []quoteItem `json:"items"`
 }
 
 type quoteItem struct {
