@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 0
 export GOFLAGS ?= -trimpath
 
 .DEFAULT_GOAL := help
-.PHONY: help up down build test check race golden fuzz guest bench bench-gateway deps clean
+.PHONY: help up down build test check race golden fuzz guest bench bench-gateway deps deps-test clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,12 +24,12 @@ down: ## stop Bulkhead and all stamps
 build: ## build bin/bulkhead
 	go build -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN) ./cmd/bulkhead
 
-test: deps ## the whole test suite: real containerd, etcd, kernel; needs root
+test: deps-test ## the whole test suite: real containerd, etcd, kernel; needs root
 	go test -timeout 20m -p 2 $(PACKAGES)
 	go test ./inshape/...
 
 race: export CGO_ENABLED = 1
-race: deps ## the tests of everything concurrent under the race detector
+race: deps-test ## the tests of everything concurrent under the race detector
 	go test -race -timeout 20m -p 1 . ./agent ./api ./auth ./controller ./gateway ./keys ./logs ./plan ./store ./volume
 
 check: ## what a reviewer runs: format, vet, staticcheck, tidy, generated files
@@ -53,6 +53,9 @@ bench-gateway: ## the gateway beside a bare reverse proxy, nginx, HAProxy and Tr
 
 deps: ## install what a Debian-like machine lacks
 	@scripts/deps
+
+deps-test: ## deps, and what the tests need
+	@scripts/deps test
 
 clean: ## remove what was built
 	rm -rf bin

@@ -650,7 +650,13 @@ func funcs() template.FuncMap {
 		"missingVerdict": func(o Order) bool {
 			return o.State == Placed && slices.ContainsFunc(o.Lines, func(l Line) bool { return l.Verdict == nil && !l.Cancelled })
 		},
-		"late":         func(o Order, today string) bool { return o.Due < today && o.State != Delivered && o.State != Cancelled },
+		"late": func(o Order, today string) bool { return o.Due < today && o.State != Delivered && o.State != Cancelled },
+		"pick": func(so bool, yes, no string) string {
+			if so {
+				return yes
+			}
+			return no
+		},
 		"minus":        func(a, b int) int { return a - b },
 		"plus":         func(a, b int) int { return a + b },
 		"percent":      func(part, whole int) int { return 100 * part / max(whole, 1) },
