@@ -220,14 +220,46 @@ func takeFlash(w http.ResponseWriter, r *http.Request) *Flash {
 
 // fail shows a problem: as a page, or to htmx as a toast beside what is there.
 func (p *pages) fail(w http.ResponseWriter, r *http.Request, problem *Problem) {
-	if text, err := json.Marshal(map[string]Flash{"toast": {Kind: "bad", Text: strings.TrimSpace(problem.Detail + " " + problem.Hint)}}); err == nil &&
+	if text, err := json.Marshal(map[string]Flash{"toast": {Kind: "bad", Text: strings.TrimSpace(Sentence(problem.Detail) + " " + problem.Hint)}}); err == nil &&
 		r.Header.Get("HX-Request") == "true" {
 		w.Header().Set("HX-Trigger", headerText(string(text)))
 	}
-	if err := p.server.render(w, r, problem.Status, "error.html", "layout.html", problem.Title, problem); err != nil {
+	title := people[problem.Status]
+	switch {
+	case title != "":
+	case problem.Status >= 500:
+		title = "Something went wrong"
+	default:
+		title = "That does not work"
+	}
+	shown := struct {
+		Status              int
+		Title, Detail, Hint string
+	}{problem.Status, title, Sentence(problem.Detail), Sentence(problem.Hint)}
+	if err := p.server.render(w, r, problem.Status, "error.html", "layout.html", title, shown); err != nil {
 		p.server.Log.Error("error page", "error", err)
 		http.Error(w, problem.Detail, problem.Status)
 	}
+}
+
+// people are titles of error pages, which are for people; others have one of two.
+var people = map[int]string{
+	http.StatusNotFound: "There is nothing here", http.StatusForbidden: "This is not for you", http.StatusUnauthorized: "Who is asking?",
+	http.StatusPreconditionFailed: "Somebody was faster", http.StatusTooManyRequests: "Slowly", http.StatusServiceUnavailable: "Back in a moment",
+	http.StatusInsufficientStorage: "There is no room left", http.StatusRequestEntityTooLarge: "That is too large",
+}
+
+// Sentence makes a sentence of a problem's line, for a page.
+func Sentence(line string) string {
+	if line == "" {
+		return ""
+	}
+	first, size := utf8.DecodeRuneInString(line)
+	line = string(unicode.ToUpper(first)) + line[size:]
+	if last := line[len(line)-1]; last != '.' && last != '?' && last != '!' {
+		line += "."
+	}
+	return line
 }
 
 // headerText makes JSON fit for a header, which takes ASCII alone.

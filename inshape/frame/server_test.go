@@ -204,7 +204,7 @@ func TestPanicsAndSecretsStayInside(t *testing.T) {
 	staff := m.As(frametest.Staff)
 	staff.Get("/api/things/panic").Refused(500, "internal")
 	for _, path := range []string{"/things/panic", "/things/broken"} {
-		if p := staff.Get(path).Want(500).Has("something went wrong here"); strings.Contains(string(p.Body), "secret of the inside") || strings.Contains(string(p.Body), "on purpose") {
+		if p := staff.Get(path).Want(500).Has("Something went wrong here"); strings.Contains(string(p.Body), "secret of the inside") || strings.Contains(string(p.Body), "on purpose") {
 			t.Errorf("%s tells what went wrong: %s", path, p.Body)
 		}
 	}
@@ -230,7 +230,7 @@ func TestWrongInputIsExplained(t *testing.T) {
 	staff.Get("/api/things/audit?after=x").Refused(422, "invalid")
 	staff.Get("/api/things/audit?limit=1000").Refused(422, "invalid")
 	staff.Get("/api/things/nothing").Refused(404, "not-found")
-	staff.Get("/elsewhere").Want(404).Has("there is nothing at /elsewhere")
+	staff.Get("/elsewhere").Want(404).Has("There is nothing at /elsewhere.")
 }
 
 func TestChangesAreConditional(t *testing.T) {

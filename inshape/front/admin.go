@@ -65,7 +65,7 @@ func (f *front) inviteUser(w http.ResponseWriter, r *http.Request) error {
 		if p.Status >= 500 {
 			return err
 		}
-		return f.showUsers(w, r, p.Status, usersData{Fault: upper(p.Detail)})
+		return f.showUsers(w, r, p.Status, usersData{Fault: frame.Sentence(p.Detail)})
 	}
 	return f.showUsers(w, r, http.StatusCreated, usersData{Link: invitationLink(r, token), For: made.Email})
 }
@@ -105,7 +105,7 @@ func (f *front) changeUser(w http.ResponseWriter, r *http.Request) error {
 		if p.Status >= 500 || p.Status == http.StatusNotFound {
 			return err
 		}
-		return f.showUser(w, r, p.Status, userData{Fault: upper(p.Detail) + " " + p.Hint})
+		return f.showUser(w, r, p.Status, userData{Fault: frame.Sentence(p.Detail) + " " + p.Hint})
 	}
 	f.Flash(w, "good", "Saved.")
 	http.Redirect(w, r, "/admin/users/"+url.PathEscape(r.PathValue("id")), http.StatusSeeOther)
@@ -164,7 +164,7 @@ func (f *front) makeKey(w http.ResponseWriter, r *http.Request) error {
 		if p.Status >= 500 {
 			return err
 		}
-		return f.showKeys(w, r, p.Status, keysData{Fault: upper(p.Detail)})
+		return f.showKeys(w, r, p.Status, keysData{Fault: frame.Sentence(p.Detail)})
 	}
 	return f.showKeys(w, r, http.StatusCreated, keysData{Made: k})
 }
@@ -242,7 +242,7 @@ func (f *front) makeWebhook(w http.ResponseWriter, r *http.Request) error {
 		if p.Status >= 500 {
 			return err
 		}
-		return f.showWebhooks(w, r, p.Status, webhooksData{Fault: upper(p.Detail)})
+		return f.showWebhooks(w, r, p.Status, webhooksData{Fault: frame.Sentence(p.Detail)})
 	}
 	return f.showWebhooks(w, r, http.StatusCreated, webhooksData{Made: made, In: m.Title})
 }

@@ -95,7 +95,7 @@ func TestStrangersSeeOnlyWhatIsOpen(t *testing.T) {
 func TestAbsentAndDownModules(t *testing.T) {
 	shop, module := startWith(t)
 	admin := asAdmin(t, shop)
-	admin.get("/routing/").want(t, 404, "there is nothing at /routing/")
+	admin.get("/routing/").want(t, 404, "There is nothing at /routing/")
 	program := shop.As(frame.Identity{})
 	if p := program.Get("/api/routing/routes").Refused(501, "no-such-module"); !strings.Contains(p.Detail, `"routing"`) {
 		t.Errorf("it says %q", p.Detail)

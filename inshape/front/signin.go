@@ -73,20 +73,8 @@ func (f *front) again(w http.ResponseWriter, r *http.Request, page, title string
 	if p.Status >= 500 {
 		return err
 	}
-	in.Fault, in.Hint = upper(p.Detail), p.Hint
+	in.Fault, in.Hint = frame.Sentence(p.Detail), p.Hint
 	return f.Render(w, r, p.Status, page, title, in)
-}
-
-// upper makes a sentence of a problem's line.
-func upper(line string) string {
-	if line == "" {
-		return ""
-	}
-	line = strings.ToUpper(line[:1]) + line[1:]
-	if !strings.HasSuffix(line, ".") {
-		line += "."
-	}
-	return line
 }
 
 func (f *front) signUpPage(w http.ResponseWriter, r *http.Request) error {
@@ -239,7 +227,7 @@ func (f *front) showAccount(w http.ResponseWriter, r *http.Request, status int, 
 		return err
 	}
 	if problem != nil {
-		data.Fault, data.Hint = upper(problem.Detail), problem.Hint
+		data.Fault, data.Hint = frame.Sentence(problem.Detail), problem.Hint
 	}
 	return f.Render(w, r, status, "account.html", "Account", data)
 }
