@@ -397,19 +397,13 @@ func (s *service) setUnit(ctx context.Context, id string, unit mesh.Unit) (Model
 }
 
 // analysed does what follows when a revision is done: it becomes the current one,
-// a file that is no solid is repaired, and bodies that overlap are made one, so
-// far as that can be done. What they have in common would be paid for twice.
+// and Next is done to it.
 func (s *service) analysed(tx *frame.Tx, j job, report *Report) error {
 	if _, err := tx.Exec("UPDATE model SET current = ?, version = version + 1 WHERE id = ?", j.n, j.model); err != nil {
 		return fmt.Errorf("choose revision: %w", err)
 	}
-	var next Kind
-	switch kind, surface := j.operation.Kind, report.Surface; {
-	case kind == Original && !report.Facts.Solid:
-		next = Repair
-	case (kind == Original || kind == Repair) && report.Facts.Solid && surface.SelfIntersections > 0 && surface.Shells > 1:
-		next = Union
-	default:
+	next, ok := Next(j.operation.Kind, report)
+	if !ok {
 		return nil
 	}
 	list, err := revisionsOf(tx, j.model)

@@ -77,6 +77,19 @@ func (o Operation) check() error {
 	return refuse("invalid", "kind: %q is nothing that can be done to a model", o.Kind)
 }
 
+// Next is what is done by itself to a revision of a kind after its analysis: a file
+// that is no solid is repaired, and bodies that overlap are made one, since what
+// they have in common would be paid for twice. ok is false for nothing.
+func Next(kind Kind, r *Report) (next Kind, ok bool) {
+	switch {
+	case kind == Original && !r.Facts.Solid:
+		return Repair, true
+	case (kind == Original || kind == Repair) && r.Facts.Solid && r.Surface.SelfIntersections > 0 && r.Surface.Shells > 1:
+		return Union, true
+	}
+	return "", false
+}
+
 // apply gives the new mesh and what was done to m, which was read in unit. m may
 // be used up.
 func (o Operation) apply(ctx context.Context, m *mesh.Mesh, unit mesh.Unit) (*mesh.Mesh, []Action, error) {

@@ -144,12 +144,12 @@ func (q *queue) startNext(ctx context.Context, work *sync.WaitGroup) (started bo
 	}
 	memory := q.need(j)
 	q.mu.Lock()
+	key := revisionKey{j.model, j.n}
 	room := len(q.running) == 0 || q.memory+memory <= q.s.settings.Memory
-	if !room {
+	if q.running[key] != nil || !room { // one that was cancelled may still be ending
 		q.mu.Unlock()
 		return false, nil // the next one that ends wakes the queue
 	}
-	key := revisionKey{j.model, j.n}
 	task, cancel := context.WithCancelCause(ctx)
 	q.running[key] = cancel
 	q.memory += memory
@@ -282,7 +282,7 @@ func (q *queue) note(ctx context.Context, j job, s Step) {
 		column = "began"
 	}
 	err := q.s.Store.Update(ctx, func(tx *frame.Tx) error {
-		_, err := tx.Exec("UPDATE step SET state = ?, detail = ?, "+column+" = ? WHERE model = ? AND n = ? AND name = ?",
+		_, err := tx.Exec("UPDATE step SET state = ?, detail = ?, "+column+" = ? WHERE model = ? AND n = ? AND name = ? AND EXISTS (SELECT 1 FROM revision r WHERE r.model = step.model AND r.n = step.n AND r.state = 'running')",
 			s.State, s.Detail, frame.Stamp(time.Now()), j.model, j.n, s.Name)
 		return err
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"os"
@@ -208,6 +209,34 @@ func TestUploadIsMadeOnce(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("%d folders, %v", len(entries), err)
 	}
+}
+
+func TestUploadByForm(t *testing.T) {
+	m := frametest.Start(t, Module())
+	c := m.As(frametest.Customer("pty_a"))
+	post := func(names ...string) *frametest.Answer {
+		var b bytes.Buffer
+		form := multipart.NewWriter(&b)
+		err := form.WriteField("unit", "millimeter")
+		for _, name := range names {
+			part, failed := form.CreateFormFile("file", name)
+			if err = errors.Join(err, failed); err == nil {
+				_, err = part.Write(stl(t, block()))
+			}
+		}
+		if err = errors.Join(err, form.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return c.With("Content-Type", form.FormDataContentType()).Post("/analysis/models", b.Bytes())
+	}
+	one := post("one.stl").Want(303).Header.Get("Location")
+	if m := wait(t, c, strings.TrimPrefix(one, "/analysis/models/")); m.Name != "one.stl" || m.Revision.State != Done {
+		t.Errorf("%s is %s", m.Name, m.Revision.State)
+	}
+	if list := post("two.stl", "three.stl").Want(303).Header.Get("Location"); list != "/analysis/" {
+		t.Errorf("two files lead to %s", list)
+	}
+	post().Want(422).Has("no file was chosen")
 }
 
 func TestAbandonedUploadsAreCleanedAway(t *testing.T) {

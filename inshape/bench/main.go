@@ -38,6 +38,7 @@ var sections = []section{
 	{"kernel", "read, weld, topology, volume and area of binary STL", kernel},
 	{"formats", "the same of the other formats", formats},
 	{"repair", "what repair makes of the files, and of broken copies of them", repair},
+	{"analysis", "the whole analysis of a model: all checks, pictures, all materials, and the repair of what is no solid", analyse},
 }
 
 // bench is what the sections work with.
