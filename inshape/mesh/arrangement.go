@@ -37,6 +37,9 @@ func (g grid) snap(p Vec) Vec {
 // place is the way back.
 func (g grid) place(p Vec) Vec { return p.Mul(g.unit).Add(g.origin) }
 
+// sliver is how long edges that cutting makes have to be, in units of the grid.
+const sliver = 1 << 11
+
 // arrangement is a mesh cut along all lines where its facets meet. What lies on
 // each other is there once.
 type arrangement struct {

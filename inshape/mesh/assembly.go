@@ -13,7 +13,7 @@ import (
 // many such edges there were. To be tidy, it takes out films and slivers. m has
 // a's points for vertices.
 func (a *arrangement) assemble(m *Mesh, tidy bool) (seams int) {
-	size := a.grid.unit * (1 << 11)
+	size := a.grid.unit * sliver
 	m.collapse()
 	m.cancel()
 	for round := range 16 {

@@ -8,11 +8,11 @@
 // outside, so a solid's volume is positive.
 //
 // Start with [Read] (or [Parse]), then [Analyse] for topology, [Measure] for
-// volume and area, [Repair] to mend. For printing there are [BVH.Thickness] and
-// [BVH.Clearance], [TrappedVolumes], [Hollow], [Orient] and
-// [Mesh.SupportVolume]. Wrong input is an [*Error], whose [Code]
-// says which of the known faults it is. Memory is bounded by the bytes that
-// arrived, never by a number that a file declares.
+// volume and area, [Repair] to mend, [Union] to join what overlaps. For
+// printing there are [BVH.Thickness] and [BVH.Clearance], [TrappedVolumes],
+// [Hollow], [Orient] and [Mesh.SupportVolume]. Wrong input is an [*Error],
+// whose [Code] says which of the known faults it is. Memory is bounded by the
+// bytes that arrived, never by a number that a file declares.
 //
 // In the complexities below n is the number of facets.
 package mesh

@@ -12,8 +12,8 @@ import (
 
 // SelfIntersections gives pairs of facets that cross or lie on each other, in
 // order, at most limit of them. Facets that meet along edges or in a point
-// only touch; an edge that lies across the inside of a facet counts. The test
-// is exact. O(n log n) plus the pairs whose boxes meet, on all CPUs.
+// only touch; an edge that lies across the inside of a facet counts, a facet
+// without area does not. The test is exact. O(n log n) plus the pairs whose boxes meet, on all CPUs.
 func (b *BVH) SelfIntersections(limit int) [][2]int32 {
 	limit = max(limit, 0)
 	met, _ := b.meetings(context.Background(), limit, (*contact).crossing) // it ends by itself

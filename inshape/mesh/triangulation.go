@@ -108,7 +108,7 @@ func (t *triangulation) add(n node) (int32, error) {
 func (t *triangulation) locate(v int32) (h int32, zeros int, err error) {
 	h = t.hint - t.hint%3
 walk:
-	for range len(t.origin) + 64 {
+	for range 8*len(t.origin) + 1024 {
 		t.dice = t.dice*1664525 + 1013904223 // a fixed order could walk in circles
 		e := h + int32(t.dice>>16)%3
 		on, before := int32(-1), false

@@ -37,9 +37,11 @@ type Unioned struct {
 	Overlaps []Overlap  // what was joined or, with a Reason, would have to be; in the order of shells
 	Volume   [2]float64 // before, where what overlaps counts as often as it is covered, and after; mm³
 	Seams    int        // edges at which parts of the result only touch: each part has vertices of its own there
-	Crossing int        // pairs of facets of the result that still cross, by no more than rounding; usually 0
+	Crossing int        // pairs of facets of the result that still cross, by no more than rounding, up to 1000; usually 0
 	Reason   string     // why the mesh came back although it is no union; empty if it is one
 }
+
+const countedCrossings = 1000
 
 // unjoinable is why a mesh comes back as it was.
 type unjoinable string
@@ -56,11 +58,11 @@ func (u unjoinable) Error() string { return string(u) }
 // Facets are cut along the lines where they meet, in exact arithmetic (the
 // arrangement of Zhou, Grinspun, Zorin and Jacobson, Mesh arrangements for solid
 // geometry, SIGGRAPH 2016), and the pieces are kept where the winding number
-// passes from 0 to above. If anything is joined, vertices move onto a grid of at
-// most 2⁻³¹ of the mesh's extent (0.05 nm for 100 mm), edges shorter than 2⁻²¹ of
-// it that cutting made (50 nm) are taken out again, and so are films thinner
-// than an eighth of that. Rounding can make facets cross that did not: such a
-// result is cut again, four times at most, and in the end left untidy.
+// passes from 0 to above. If facets are cut, vertices move onto a grid of at most
+// 2⁻³¹ of the mesh's extent (0.05 nm for 100 mm), edges shorter than 2⁻²⁰ of it
+// that cutting made (0.1 µm) are taken out again, and so are films thinner than
+// an eighth of that. Rounding can make facets cross that did not: such a result
+// is cut again, four times at most, and in the end left untidy.
 //
 // O((n+k) log n) for k pairs of facets that meet, if boxes part most facets; on
 // all CPUs but for the sorting of windings.
@@ -90,6 +92,9 @@ func Union(ctx context.Context, m *Mesh, o UnionOptions) (*Unioned, error) {
 
 // join gives the union, or nil if there is nothing to do.
 func (u *Unioned) join(ctx context.Context, m *Mesh, o UnionOptions) (*Mesh, error) {
+	if slices.ContainsFunc(m.Vertices, func(v Vec) bool { return !v.finite() }) {
+		return nil, unjoinable("a coordinate is not finite or beyond 1e9 mm")
+	}
 	topology := Analyse(m)
 	m, shell, touching, err := m.closed(topology)
 	if err != nil {
@@ -125,20 +130,20 @@ func (u *Unioned) join(ctx context.Context, m *Mesh, o UnionOptions) (*Mesh, err
 		return nil, nil
 	}
 	u.Seams = a.assemble(joined, true)
-	for round := range 4 {
+	for round := 0; ; round++ {
 		tree = NewBVH(joined)
-		met, err = tree.meetings(ctx, 0, (*contact).cuts)
+		met, err = tree.meetings(ctx, countedCrossings, (*contact).crossing)
 		if err != nil {
 			return nil, err
 		}
-		if u.Crossing = len(met); u.Crossing == 0 {
+		if u.Crossing = min(len(met), countedCrossings); u.Crossing == 0 || round == 4 {
 			break
 		}
 		a, err := arrange(ctx, joined, tree, o.MaxContacts)
 		if err != nil {
 			return nil, err
 		}
-		before, _, err := a.windings(make([]int32, len(joined.Facets)))
+		before, _, err := a.windings(make([]int32, len(joined.Facets))) // shells do not matter any more
 		if err != nil {
 			return nil, err
 		}
@@ -163,6 +168,7 @@ func (m *Mesh) closed(t *Topology) (welded *Mesh, shell []int32, touching bool, 
 	welded = m.Clone()
 	removed := welded.Weld(0)
 	welded.Facets = slices.DeleteFunc(welded.Facets, collapsed)
+	welded.Compact()
 	asSolid := t.Solid() && len(welded.Facets) == len(m.Facets)
 	if asSolid && removed == 0 {
 		return welded, t.Shell, false, nil

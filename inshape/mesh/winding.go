@@ -286,6 +286,9 @@ func (w *winder) cast(p int32) (int32, error) {
 	var corners [3]Vec
 	corners[0], corners[1], corners[2] = w.mesh.Corners(int(piece.facet))
 	axis := projection(&corners)
+	if axis < 0 {
+		return 0, nil // a shell that is nothing on the grid: it is left alone
+	}
 	up := orient2d(flat(corners[0], axis), flat(corners[1], axis), flat(corners[2], axis)) > 0
 	base := newPlane(corners[0], corners[1], corners[2])
 	at := w.surface.Facets[p]
