@@ -22,7 +22,10 @@ type Client struct {
 func (s *Server) Client(module string) *Client {
 	c := &Client{
 		module: module, address: s.Config.Address(module), self: s.Module.Name, secret: s.Config.Secret,
-		http: &http.Client{Timeout: 10 * time.Second},
+		http: &http.Client{
+			Timeout: 10 * time.Second, Transport: s.transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // it would take the identity along
+		},
 	}
 	if module == s.Module.Name {
 		c.http.Transport = inProcess{s}

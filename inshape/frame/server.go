@@ -59,19 +59,20 @@ type Server struct {
 	API     huma.API // operations under /api/NAME; only known callers reach them
 	Metrics *prometheus.Registry
 
-	pages    *pages
-	static   *files
-	mux      *http.ServeMux // everything, in the end
-	inside   *http.ServeMux // for known callers
-	handler  http.Handler
-	loops    []loop
-	ready    []func(context.Context) error
-	timings  *prometheus.HistogramVec
-	underWay prometheus.Gauge       // requests
-	attempts *prometheus.CounterVec // of webhook deliveries, by outcome
-	door     *Door                  // nil: the module stands behind one
-	wraps    []func(http.Handler) http.Handler
-	ending   chan struct{} // closed when the server begins to stop
+	pages     *pages
+	static    *files
+	mux       *http.ServeMux // everything, in the end
+	inside    *http.ServeMux // for known callers
+	handler   http.Handler
+	loops     []loop
+	ready     []func(context.Context) error
+	timings   *prometheus.HistogramVec
+	underWay  prometheus.Gauge       // requests
+	attempts  *prometheus.CounterVec // of webhook deliveries, by outcome
+	door      *Door                  // nil: the module stands behind one
+	transport *http.Transport        // to other modules: no proxy of the environment gets to see identities
+	wraps     []func(http.Handler) http.Handler
+	ending    chan struct{} // closed when the server begins to stop
 }
 
 // Door is what makes a module the one that knows who somebody is.
@@ -107,8 +108,9 @@ func New(ctx context.Context, m Module, c Config, log *slog.Logger) (*Server, er
 	}
 	s := &Server{
 		Module: m, Config: c, Log: log, Store: store,
-		Metrics: prometheus.NewRegistry(),
-		mux:     http.NewServeMux(), inside: http.NewServeMux(), ending: make(chan struct{}),
+		Metrics:   prometheus.NewRegistry(),
+		transport: &http.Transport{DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute},
+		mux:       http.NewServeMux(), inside: http.NewServeMux(), ending: make(chan struct{}),
 		timings: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "inshape_request_seconds", Help: "Requests by route and status class, in seconds.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
@@ -222,8 +224,10 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Serve is Run on a listener, which it closes.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	defer s.transport.CloseIdleConnections()
 	group, ctx := errgroup.WithContext(ctx)
 	server := &http.Server{
+		MaxHeaderBytes:    64 << 10,
 		Handler:           s.handler,
 		ReadHeaderTimeout: headerTime,
 		IdleTimeout:       2 * time.Minute,
@@ -391,6 +395,8 @@ func (s *Server) observed(next http.Handler) http.Handler {
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Referrer-Policy", "same-origin")
 		header.Set("X-Frame-Options", "DENY")
+		header.Set("Cross-Origin-Opener-Policy", "same-origin")
+		header.Set("Cross-Origin-Resource-Policy", "same-origin")
 		header.Set("Content-Security-Policy", bareContent)
 		out := &recorder{ResponseWriter: w, status: http.StatusOK}
 		body := r.Body

@@ -56,9 +56,10 @@ type front struct {
 }
 
 func (f *front) set(s *frame.Server) error {
+	transport := roads()
 	*f = front{
 		Server: s, accounts: &accounts{store: s.Store, passwords: newPasswords()},
-		neighbours: newNeighbours(s.Config, s.Log), transport: roads(), setupToken: newSecret(""), limits: newLimits(), begun: make(chan struct{}),
+		neighbours: newNeighbours(s.Config, transport, s.Log), transport: transport, setupToken: newSecret(""), limits: newLimits(), begun: make(chan struct{}),
 	}
 	switch signUp := s.Config.Setting("INSHAPE_SIGN_UP", "open"); signUp {
 	case "open":

@@ -51,10 +51,10 @@ type neighbour struct {
 	misses  int       // looks in a row that found it not well
 }
 
-func newNeighbours(config frame.Config, log *slog.Logger) *neighbours {
+func newNeighbours(config frame.Config, transport http.RoundTripper, log *slog.Logger) *neighbours {
 	n := &neighbours{
 		config: config, log: log, first: make(chan struct{}), again: make(chan struct{}, 1),
-		http: &http.Client{Timeout: pollTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		http: &http.Client{Timeout: pollTime, Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		resolve: func(ctx context.Context, host string) error {
 			_, err := net.DefaultResolver.LookupHost(ctx, host)
 			return err

@@ -43,6 +43,8 @@ func (f *front) pass(w http.ResponseWriter, r *http.Request) {
 		f.Fail(w, r, frame.NotFound("there is nothing at %s", r.URL.Path))
 	case !to.Up:
 		f.Fail(w, r, unavailable(to))
+	case r.URL.Path == "/"+name:
+		http.Redirect(w, r, r.URL.Path+"/", http.StatusPermanentRedirect)
 	default:
 		f.forward(w, r, to, who, known)
 	}
@@ -79,7 +81,7 @@ func roads() *http.Transport {
 }
 
 // ours are headers that the front has set already when a module's answer comes.
-var ours = []string{"X-Request-Id", "X-Content-Type-Options", "Referrer-Policy", "X-Frame-Options"}
+var ours = []string{"X-Request-Id", "X-Content-Type-Options", "Referrer-Policy", "X-Frame-Options", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy"}
 
 func (f *front) forward(w http.ResponseWriter, r *http.Request, to neighbour, who frame.Identity, known bool) {
 	w.Header().Del("Content-Security-Policy") // the module's word counts

@@ -95,6 +95,7 @@ func TestStrangersSeeOnlyWhatIsOpen(t *testing.T) {
 func TestAbsentAndDownModules(t *testing.T) {
 	shop, module := startWith(t)
 	admin := asAdmin(t, shop)
+	admin.get("/echo").want(t, 308)
 	admin.get("/routing/").want(t, 404, "There is nothing at /routing/")
 	program := shop.As(frame.Identity{})
 	if p := program.Get("/api/routing/routes").Refused(501, "no-such-module"); !strings.Contains(p.Detail, `"routing"`) {
@@ -230,13 +231,12 @@ func TestModulesAreFoundByName(t *testing.T) {
 	shop := frametest.Start(t, echo("front"))
 	config := shop.Server.Config
 	config.Addresses = map[string]string{}
-	n := newNeighbours(config, shop.Server.Log)
-	n.http.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+	n := newNeighbours(config, &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		if address != "orders:8080" {
 			return nil, fmt.Errorf("%s was asked", address)
 		}
 		return (&net.Dialer{}).DialContext(ctx, network, strings.TrimPrefix(module.URL, "http://"))
-	}}
+	}}, shop.Server.Log)
 	there := []string{"orders"}
 	n.resolve = func(_ context.Context, host string) error {
 		if slices.Contains(there, host) {
