@@ -272,3 +272,35 @@ func BenchmarkHollow(b *testing.B) {
 		}
 	}
 }
+
+// The net of a well-composed void is a manifold, whatever the void; without
+// composing it is not.
+func TestNetOfChanceIsManifold(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	broken := 0
+	for i := range 60 {
+		chance := float64(i%10+1) / 11
+		m, err := mesh.NoiseNet(t.Context(), r, 8, chance, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(m.Facets) == 0 {
+			t.Fatalf("%d: nothing is left of a void of %.2g", i, chance)
+		}
+		if top := mesh.Analyse(m); !top.Solid() || !top.Manifold() {
+			t.Errorf("%d: %d open edges, %d of more than two facets, %d vertices of more than one fan", i, top.BoundaryEdges, top.NonManifoldEdges, top.NonManifoldVertices)
+		}
+		if volume := mesh.Measure(m).Volume; volume >= 0 {
+			t.Errorf("%d: the surface looks away from the void: %v", i, volume)
+		}
+		if m, err = mesh.NoiseNet(t.Context(), r, 8, chance, false); err != nil {
+			t.Fatal(err)
+		}
+		if top := mesh.Analyse(m); !top.Manifold() {
+			broken++
+		}
+	}
+	if broken == 0 {
+		t.Error("chance alone gives manifolds: this test tests nothing")
+	}
+}
