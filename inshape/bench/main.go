@@ -39,6 +39,9 @@ var sections = []section{
 	{"formats", "the same of the other formats", formats},
 	{"repair", "what repair makes of the files, and of broken copies of them", repair},
 	{"analysis", "the whole analysis of a model: all checks, pictures, all materials, and the repair of what is no solid", analyse},
+	{"thickness", "walls, gaps and trapped volumes", thickness},
+	{"hollow", "hollowing with escape holes", hollow},
+	{"orient", "the build direction", orient},
 }
 
 // bench is what the sections work with.
