@@ -323,7 +323,7 @@ func (s *Server) Fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Status == http.StatusUnauthorized && s.door != nil {
 		if r.Header.Get("HX-Request") == "true" {
 			w.Header().Set("HX-Redirect", s.door.SignIn)
-		} else if r.Method == http.MethodGet {
+		} else if r.Method == http.MethodGet && r.Header.Get("Authorization") == "" { // programs have no use for the page
 			http.Redirect(w, r, s.door.SignIn+"?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
 			return
 		}
