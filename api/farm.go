@@ -109,8 +109,8 @@ func (s *Server) registerFarm(hapi huma.API) {
 		method: http.MethodDelete, path: "/v1/nodes/{name}", id: "remove-node", tag: "Nodes", summary: "Remove a node",
 		description: "Its certificate opens nothing from then on. Stamps without data are placed elsewhere.",
 	}, func(ctx context.Context, in *struct {
-		named
-		LoseData bool `query:"lose-data" doc:"Give up the data of stamps that are on it"`
+		Name     string `path:"name"`
+		LoseData bool   `query:"lose-data" doc:"Give up the data of stamps that are on it"`
 	},
 	) (*answer[NodeRemoved], error) {
 		out, err := s.removeNode(ctx, in.Name, in.LoseData)

@@ -83,7 +83,7 @@ func phase(view *store.Snapshot, st bulkhead.Stamp, status bulkhead.StampStatus)
 	if st.Purge && p == bulkhead.PhaseDeleted {
 		p = bulkhead.PhaseDeleting // its name is free when its record is gone too
 	}
-	if node, ok := view.Nodes.Get(st.Node); ok && node.State == bulkhead.NodeUnreachable {
+	if node, ok := view.Nodes.Get(st.Node); ok && node.State != bulkhead.NodeReady {
 		message = "node " + string(st.Node) + " does not answer; this is what it said last"
 	}
 	return observed, p, message

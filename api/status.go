@@ -89,9 +89,15 @@ func (s *Server) registerStatus(hapi huma.API) {
 		out.Products = len(products)
 		for n := range view.Nodes.All() {
 			out.Nodes[n.State]++
-			if n.State == bulkhead.NodeUnreachable {
-				out.Troubles = append(out.Troubles, Trouble{Node: n.Name, Message: "does not answer since " + n.Seen.UTC().Format("2006-01-02 15:04:05Z")})
+			switch n.State {
+			case bulkhead.NodeUnreachable:
+				out.Troubles = append(out.Troubles, Trouble{Node: n.Name, Message: "does not answer since " + n.Silent.UTC().Format("2006-01-02 15:04:05Z")})
+			case bulkhead.NodeLost:
+				out.Troubles = append(out.Troubles, Trouble{Node: n.Name, Message: "is lost, silent since " + n.Silent.UTC().Format("2006-01-02 15:04:05Z") + ": its stamps without data went elsewhere"})
 			}
+		}
+		for a := range view.Alarms.All() {
+			out.Troubles = append(out.Troubles, Trouble{Message: a.Message})
 		}
 		if view.Nodes.Len() == 0 {
 			out.Troubles = append(out.Troubles, Trouble{Message: "no node has joined: stamps cannot run"})

@@ -31,7 +31,7 @@ func (c *command) statusCommand() *cobra.Command {
 					c.say("")
 					t := newTable(1, "NEEDS ATTENTION", "WHY")
 					for _, trouble := range s.Troubles {
-						t.add(cell{cmp.Or(string(trouble.Stamp), string(trouble.Node)), yellow}, trouble.Message)
+						t.add(cell{cmp.Or(string(trouble.Stamp), string(trouble.Node), "-"), yellow}, trouble.Message)
 					}
 					c.table(t)
 				}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -224,7 +225,7 @@ func (c *command) running(cmd *cobra.Command, o UpOptions) *cobra.Command {
 		}
 		o.Ready = func(up Up) error {
 			if up.API == "" {
-				c.say("Bulkhead's agent is up: gateway %s, data %s", gatewayURL(o), o.Data)
+				c.say("Bulkhead's agent is up: gateway on %s, data %s", cmp.Or(o.HTTP, "no port"), o.Data)
 				return nil
 			}
 			if err := c.login(up); err != nil {

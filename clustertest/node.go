@@ -33,6 +33,7 @@ type Node struct {
 	HTTP string // address of the gateway
 	API  string // address of the API
 	env  []string
+	wrap []string // what its commands are run by; empty: nothing
 	cmd  *exec.Cmd
 }
 
@@ -196,8 +197,7 @@ func (n *Node) Try(args ...string) (output string, code int) {
 	n.T.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute*patience())
 	defer cancel()
-	cmd := exec.CommandContext(ctx, Binary(n.T), args...)
-	cmd.Env, cmd.Dir = n.env, n.Dir
+	cmd := n.command(ctx, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
@@ -209,6 +209,14 @@ func (n *Node) Try(args ...string) (output string, code int) {
 		n.T.Fatal(err)
 	}
 	return out.String(), 0
+}
+
+// command is a command line of bulkhead's on this node.
+func (n *Node) command(ctx context.Context, args ...string) *exec.Cmd {
+	line := append(append(append([]string(nil), n.wrap...), Binary(n.T)), args...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+	cmd.Env, cmd.Dir = n.env, n.Dir
+	return cmd
 }
 
 // Get asks the gateway for a path of a host below localhost, such as "acme" and "/".

@@ -78,6 +78,9 @@ func Destroy(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	if _, err := os.Stat(filepath.Join(c.Data, "containerd")); errors.Is(err, fs.ErrNotExist) { // it was a server alone
+		return errors.Join(os.RemoveAll(runFolder(id)), os.RemoveAll(c.Data))
+	}
 	engine, err := containerd.Open(ctx, containerd.EngineConfig{
 		Instance: id, Folder: filepath.Join(c.Data, "containerd"), Socket: c.Containerd, Private: c.Containerd == "private",
 	}, c.Log)
