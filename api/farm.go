@@ -96,6 +96,7 @@ func (s *Server) registerFarm(hapi huma.API) {
 	) (*struct{}, error) {
 		return nil, s.revokeToken(ctx, in.ID)
 	})
+	s.registerSnapshot(hapi)
 	for verb, cordoned := range map[string]bool{"cordon": true, "uncordon": false} {
 		summary := map[bool]string{true: "Keep new stamps off a node", false: "Let new stamps on a node again"}[cordoned]
 		register(s, hapi, operation{

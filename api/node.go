@@ -275,6 +275,9 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 	defer cancel(nil)
 	stop := context.AfterFunc(n.s.ctx, func() { cancel(errShutdown) })
 	defer stop()
+	// A certificate that runs out ends what it opened: the node has another by then.
+	expiry := time.AfterFunc(caller.Expires.Sub(n.s.c.Now()), func() { cancel(errExpired) })
+	defer expiry.Stop()
 	session := &nodeSession{node: name, uid: caller.UID, cancel: cancel, orders: make(chan bulkhead.NodeOrder, 16), done: ctx.Done()}
 	session.heard.Store(n.s.c.Now().UnixNano())
 
@@ -343,6 +346,8 @@ func (n *nodeAPI) converse(ctx context.Context, session *nodeSession, out *lines
 	wg.Wait()
 	return context.Cause(ctx)
 }
+
+var errExpired = errors.New("the certificate of the session has run out")
 
 var errReplaced = errors.New("the node opened another session")
 

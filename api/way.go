@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bulkhead"
@@ -21,8 +22,9 @@ import (
 // it does not answer any more, the next. All servers are alike: which of them
 // answers is nobody's concern.
 type Way struct {
-	config *tls.Config
-	http   *http.Client
+	config    *tls.Config
+	http      *http.Client // by RoundTrip
+	transport atomic.Pointer[http.Transport]
 
 	mu        sync.Mutex // guards what follows
 	addresses []string   // HOST:PORT of node APIs, the preferred one first
@@ -36,15 +38,34 @@ const dialMost = 3 * time.Second
 func NewWay(addresses []string, config *tls.Config) *Way {
 	w := &Way{addresses: slices.Clone(addresses), config: config.Clone()}
 	w.config.NextProtos = []string{"h2", "http/1.1"}
-	w.http = &http.Client{Transport: &http.Transport{
+	w.http = &http.Client{Transport: w}
+	w.Fresh()
+	return w
+}
+
+// Fresh has new requests open new connections, which show the certificate that the
+// machine has now. What is under way goes on.
+func (w *Way) Fresh() {
+	old := w.transport.Swap(&http.Transport{
 		DialTLSContext:        w.dial,
 		ForceAttemptHTTP2:     true,
 		MaxIdleConnsPerHost:   8,
+		IdleConnTimeout:       90 * time.Second,
 		ResponseHeaderTimeout: 15 * time.Second,
 		HTTP2:                 &http.HTTP2Config{SendPingTimeout: nodePulse, PingTimeout: nodeSilence},
-	}}
-	return w
+	})
+	if old != nil {
+		old.CloseIdleConnections()
+	}
 }
+
+// RoundTrip asks whichever server answers.
+func (w *Way) RoundTrip(r *http.Request) (*http.Response, error) {
+	return w.transport.Load().RoundTrip(r)
+}
+
+// CloseIdleConnections is called by http.Client's.
+func (w *Way) CloseIdleConnections() { w.transport.Load().CloseIdleConnections() }
 
 // base is the URL of whichever server answers.
 const base = "https://" + keys.ServerHostName
@@ -82,7 +103,7 @@ func (w *Way) Avoid() {
 	w.mu.Lock()
 	w.addresses = append(w.addresses[1:], w.addresses[0])
 	w.mu.Unlock()
-	w.http.CloseIdleConnections()
+	w.Fresh()
 }
 
 func (w *Way) dial(ctx context.Context, network, _ string) (net.Conn, error) {

@@ -37,6 +37,9 @@ type Env struct {
 	// Destroy removes everything of the Bulkhead on the data folder, which does not
 	// run. Nil: this binary cannot.
 	Destroy func(ctx context.Context, data string) error
+	// Restore makes the state in a file that of the server on the data folder, which
+	// does not run; it tells when the backup was made and how many objects it holds.
+	Restore func(ctx context.Context, data, file string) (made time.Time, objects int, err error)
 	// Doctor examines the machine for what up with the same options needs.
 	Doctor func(ctx context.Context, o UpOptions) []Finding
 }
@@ -120,7 +123,7 @@ environment over the file.`,
 	}
 	add("product", c.releaseCommand(), c.stampCommand(), c.applyCommand(), c.exportCommand())
 	add("watch", c.statusCommand(), c.eventsCommand())
-	add("farm", c.nodeCommand(), c.tokenCommand(), c.planCommand())
+	add("farm", c.nodeCommand(), c.tokenCommand(), c.planCommand(), c.snapshotCommand())
 	add("machine", c.upCommand(), c.downCommand(), c.serverCommand(), c.agentCommand(), c.doctorCommand(), c.versionCommand())
 	root.AddCommand(exitCodesTopic())
 	family(root)

@@ -289,5 +289,6 @@ func joinedNode(ctx context.Context, c Config, pool *x509.CertPool, m *membershi
 		return nil, nil, err
 	}
 	way = api.NewWay(m.get().Servers, identity.Client(pool))
+	identity.Renewed(way.Fresh)
 	return identity, way, nil
 }

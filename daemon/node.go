@@ -90,6 +90,7 @@ func (p *process) enrollNode(ctx context.Context) error {
 		return err
 	}
 	p.way = api.NewWay([]string{p.own()}, p.node.Client(p.pool))
+	p.node.Renewed(p.way.Fresh)
 	return nil
 }
 

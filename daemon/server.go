@@ -56,6 +56,7 @@ func (p *process) openServer(ctx context.Context) (err error) {
 
 	dial := identity.Client(p.pool)
 	p.way = api.NewWay([]string{p.own()}, dial)
+	identity.Renewed(p.way.Fresh)
 	p.bundles = images.NewBundles(filepath.Join(c.Data, "bundles"), &images.Target{URL: p.way.URL(), Client: p.way.Client()})
 	users, err := api.NewServer(api.Config{
 		Store: p.state, Sealer: p.sealer, Registry: blobs, Name: c.Node, Authority: p.authority, Dial: dial,
@@ -92,6 +93,9 @@ func (p *process) openServer(ctx context.Context) (err error) {
 			return nil //nolint:nilerr // ctx has ended
 		}
 		return serve(ctx, p.listeners["node-api"], &http.Server{Handler: users.NodeHandler(), TLSConfig: identity.Server(p.pool)}, users.Close)
+	})
+	p.add("replica", func(ctx context.Context) error {
+		return p.replicate(ctx, blobs, func(s bulkhead.Server) *api.Way { return api.NewWay([]string{s.NodeAPI}, dial) })
 	})
 	p.add("controller", controller.New(controller.Config{
 		Store: p.state, Log: c.Log.With("part", "controller"), LostAfter: c.LostAfter,

@@ -18,7 +18,8 @@ type Caller struct {
 	Name    bulkhead.NodeName
 	UID     string
 	Proof   string // hash of its public key
-	Expired bool   // the certificate has run out: good for renewing it, and for traffic between gateways
+	Expires time.Time
+	Expired bool // the certificate has run out: good for renewing it, and for traffic between gateways
 }
 
 // Identify verifies the certificate of a connection's other end against the
@@ -34,7 +35,7 @@ func Identify(c *tls.ConnectionState, pool *x509.CertPool, now time.Time) (Calle
 	leaf := c.PeerCertificates[0]
 	options := x509.VerifyOptions{Roots: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
 	_, err := leaf.Verify(options)
-	caller := Caller{Proof: proof(leaf.RawSubjectPublicKeyInfo)}
+	caller := Caller{Proof: proof(leaf.RawSubjectPublicKeyInfo), Expires: leaf.NotAfter}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired && now.After(leaf.NotAfter) {
 		caller.Expired = true
 		options.CurrentTime = leaf.NotAfter

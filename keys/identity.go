@@ -17,6 +17,7 @@ import (
 type Identity struct {
 	issue   func(context.Context) (*tls.Certificate, error)
 	logger  *slog.Logger
+	renewed []func()
 	current atomic.Pointer[tls.Certificate]
 }
 
@@ -35,6 +36,11 @@ func NewIdentity(ctx context.Context, issue func(context.Context) (*tls.Certific
 	}
 	return i, nil
 }
+
+// Renewed has f called after every renewal: connections that are open go on with
+// the certificate that they began with, so who keeps some opens new ones. Call it
+// before Run.
+func (i *Identity) Renewed(f func()) { i.renewed = append(i.renewed, f) }
 
 // Run renews the certificate at two thirds of its life, until ctx ends. When
 // that fails it tries again every minute, also after it has run out.
@@ -69,6 +75,9 @@ func (i *Identity) renew(ctx context.Context) error {
 		}
 	}
 	i.current.Store(certificate)
+	for _, f := range i.renewed {
+		f()
+	}
 	return nil
 }
 

@@ -255,29 +255,46 @@ func (e *etcd) endEarlierLives(ctx context.Context) error {
 // load fills the mirror anew with the state at one revision.
 func (e *etcd) load(ctx context.Context) error {
 	next := &Snapshot{}
+	err := e.scan(ctx, func(revision int64) error { next.Revision = revision; return nil }, func(key string, value []byte, revision int64) error {
+		name, object, ok := splitKey(key)
+		if table := next.table(name); ok && table != nil {
+			return table.set(object, value, revision)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read state: %w", err)
+	}
+	e.mirror.publish(next, []Change{{Revision: next.Revision}})
+	return nil
+}
+
+func (e *etcd) dump(ctx context.Context, begin func(int64) error, row func(string, []byte) error) error {
+	return e.scan(ctx, begin, func(key string, value []byte, _ int64) error { return row(key, value) })
+}
+
+// scan reads every key at the newest revision, which it tells first.
+func (e *etcd) scan(ctx context.Context, begin func(revision int64) error, row func(key string, value []byte, revision int64) error) error {
 	key, at := "", int64(0)
 	for more := true; more; {
 		r, err := e.client.Get(ctx, key, clientv3.WithFromKey(), clientv3.WithLimit(pageSize), clientv3.WithRev(at))
 		if err != nil {
-			return fmt.Errorf("read state: %w", kinded(err))
+			return kinded(err)
 		}
-		at = r.Header.Revision
-		if next.Revision == 0 {
-			next.Revision = at
+		if at == 0 {
+			at = r.Header.Revision
+			if err := begin(at); err != nil {
+				return err
+			}
 		}
-		at = next.Revision
 		for _, kv := range r.Kvs {
-			name, object, ok := splitKey(string(kv.Key))
-			if table := next.table(name); ok && table != nil {
-				if err := table.set(object, kv.Value, kv.ModRevision); err != nil {
-					return fmt.Errorf("read state: %w", err)
-				}
+			if err := row(string(kv.Key), kv.Value, kv.ModRevision); err != nil {
+				return err
 			}
 			key = string(kv.Key) + "\x00"
 		}
 		more = r.More
 	}
-	e.mirror.publish(next, []Change{{Revision: next.Revision}})
 	return nil
 }
 

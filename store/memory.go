@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -108,6 +110,20 @@ func (e *memory) attend(ctx context.Context, key string, value []byte) error {
 
 func (e *memory) barrier(context.Context) (int64, error) {
 	return e.mirror.current.Load().Revision, nil
+}
+
+func (e *memory) dump(_ context.Context, begin func(int64) error, row func(string, []byte) error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := begin(e.revision); err != nil {
+		return err
+	}
+	for _, key := range slices.Sorted(maps.Keys(e.keys)) {
+		if err := row(key, e.keys[key].value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e *memory) upkeep(ctx context.Context) error {

@@ -109,6 +109,8 @@ type engine interface {
 	// barrier is a revision that is at least as new as every commit that was
 	// acknowledged, by whichever server, before the call.
 	barrier(ctx context.Context) (revision int64, err error)
+	// dump tells the newest revision, and then every key and value at it.
+	dump(ctx context.Context, begin func(revision int64) error, row func(key string, value []byte) error) error
 	// upkeep works until ctx ends or the engine does.
 	upkeep(ctx context.Context) error
 	close() error

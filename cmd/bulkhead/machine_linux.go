@@ -43,6 +43,7 @@ func machine(env *cli.Env) {
 	env.Destroy = func(ctx context.Context, data string) error {
 		return daemon.Destroy(ctx, daemon.Config{Data: data, Version: version})
 	}
+	env.Restore = daemon.Restore
 	env.Doctor = func(ctx context.Context, o cli.UpOptions) []cli.Finding {
 		c, err := config(o)
 		if err != nil {
