@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -262,6 +261,8 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 	if errors.Is(err, errRemoved) { // told as an order, on which the node acts
 		out := &lines{w: w, rc: http.NewResponseController(w)}
 		_ = out.send(bulkhead.NodeOrder{Removed: true})
+		_ = out.rc.SetReadDeadline(time.Now().Add(nodePulse))
+		_, _ = io.Copy(io.Discard, r.Body) // until it has heard and hangs up
 		return
 	}
 	if err != nil {
@@ -270,7 +271,6 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := caller.Name
-	log := n.s.c.Logger.With("node", name)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	stop := context.AfterFunc(n.s.ctx, func() { cancel(errShutdown) })
@@ -299,9 +299,9 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 		delete(n.sessions, name)
 	}
 	n.mu.Unlock()
-	log.Info("node session ended", "cause", cause)
+	n.s.c.Logger.Info("node session ended", "node", name, "cause", cause)
 	if current && !errors.Is(cause, errShutdown) {
-		n.silent(session, log)
+		n.silent(name, caller.UID, time.Unix(0, session.heard.Load()))
 	}
 }
 
@@ -309,8 +309,13 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 // pass each other.
 func (n *nodeAPI) converse(ctx context.Context, session *nodeSession, out *lines, body io.Reader, rc *http.ResponseController) error {
 	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup // of what must end before w is given back
+	defer wg.Wait()
 	defer cancel(nil)
-	defer context.AfterFunc(ctx, func() { _ = rc.SetReadDeadline(time.Now()) })() // nobody waits for the node any more
+	wg.Go(func() {
+		<-ctx.Done()
+		_ = rc.SetReadDeadline(time.Now()) // nobody waits for the node any more
+	})
 	if err := out.write(nil); err != nil {
 		return err
 	}
@@ -325,7 +330,6 @@ func (n *nodeAPI) converse(ctx context.Context, session *nodeSession, out *lines
 	if err := n.record(ctx, session.node, session.uid, []bulkhead.NodeReport{hello}); err != nil {
 		return err
 	}
-	var wg sync.WaitGroup
 	wg.Go(func() { cancel(n.receive(ctx, session, dec)) })
 	wg.Go(func() {
 		t := time.NewTicker(nodePulse)
@@ -343,7 +347,6 @@ func (n *nodeAPI) converse(ctx context.Context, session *nodeSession, out *lines
 		}
 	})
 	cancel(n.assign(ctx, session, hello.Holds, out))
-	wg.Wait()
 	return context.Cause(ctx)
 }
 
@@ -605,25 +608,58 @@ func (n *nodeAPI) recordNode(tx *store.Tx, name bulkhead.NodeName, node bulkhead
 	}
 }
 
-// silent records when a node whose session ended was last heard. What follows from
-// that, if it does not come back, is for the controller (plan.Nodes).
-func (n *nodeAPI) silent(session *nodeSession, log *slog.Logger) {
+// silent records when a node that has no session here any more was last heard. What
+// follows from that, if it does not come back, is for the controller (plan.Nodes).
+func (n *nodeAPI) silent(name bulkhead.NodeName, uid string, heard time.Time) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.s.ctx), 5*time.Second)
 	defer cancel()
 	err := n.s.c.Store.Update(ctx, func(tx *store.Tx) error {
-		n.mu.Lock()
-		back := n.sessions[session.node] != nil
-		n.mu.Unlock()
-		node, ok := tx.Nodes.Get(session.node)
-		if !ok || back || node.UID != session.uid || node.Server != n.s.c.Name || !node.Silent.IsZero() {
+		node, ok := tx.Nodes.Get(name)
+		if !ok || n.open(name) || node.UID != uid || node.Server != n.s.c.Name || !node.Silent.IsZero() {
 			return nil
 		}
-		node.Silent = time.Unix(0, session.heard.Load()).UTC()
+		node.Silent = heard.UTC()
 		tx.Nodes.Put(node)
 		return nil
 	})
-	if err != nil {
-		log.Warn("record silence of node", "err", err)
+	if err != nil { // watch tries again
+		n.s.c.Logger.Warn("record silence of node", "node", name, "err", err)
+	}
+}
+
+// open tells whether a node has a session here.
+func (n *nodeAPI) open(name bulkhead.NodeName) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sessions[name] != nil
+}
+
+// watch finds nodes that pass for this server's and have no session here: their
+// silence could not be recorded when it began, or began while this server was down.
+func (n *nodeAPI) watch(ctx context.Context) {
+	since := map[bulkhead.NodeName]time.Time{}
+	t := time.NewTicker(nodePulse)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		now, missing := n.s.c.Now(), map[bulkhead.NodeName]time.Time{}
+		for node := range n.s.c.Store.View().Nodes.All() {
+			if node.Server != n.s.c.Name || !node.Silent.IsZero() || n.open(node.Name) {
+				continue
+			}
+			first, ok := since[node.Name]
+			if !ok {
+				first = now
+			} else {
+				n.silent(node.Name, node.UID, first)
+			}
+			missing[node.Name] = first
+		}
+		since = missing
 	}
 }
 

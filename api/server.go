@@ -172,6 +172,12 @@ func NewServer(c Config) (*Server, error) {
 	return s, nil
 }
 
+// Run looks after the nodes whose sessions are with this server, until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	s.nodes.watch(ctx)
+	return nil
+}
+
 // Close ends every stream and session. The server must not be used after it.
 func (s *Server) Close() { s.cancel() }
 

@@ -97,6 +97,7 @@ func (p *process) openServer(ctx context.Context) (err error) {
 	p.add("replica", func(ctx context.Context) error {
 		return p.replicate(ctx, blobs, func(s bulkhead.Server) *api.Way { return api.NewWay([]string{s.NodeAPI}, dial) })
 	})
+	p.add("sessions", users.Run)
 	p.add("controller", controller.New(controller.Config{
 		Store: p.state, Log: c.Log.With("part", "controller"), LostAfter: c.LostAfter,
 	}).Run)

@@ -349,6 +349,7 @@ func (e *etcd) commit(ctx context.Context, t txn) (revision int64, ok bool, err 
 			return 0, false, err
 		}
 	}
+	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, commitMost)
 	defer cancel()
 	var conditions []clientv3.Cmp
@@ -372,9 +373,13 @@ func (e *etcd) commit(ctx context.Context, t txn) (revision int64, ok bool, err 
 			writes[i] = clientv3.OpPut(w.key, string(w.value))
 		}
 	}
+	// What was on its way to a leader that died is lost, and nobody says so: a moment
+	// after another leader is there, it is not waited for any more.
+	stop := e.afterElection(ctx, cancel)
 	r, err := e.client.Txn(ctx).If(conditions...).Then(writes...).Else(otherwise...).Commit()
+	stop()
 	switch {
-	case err != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil && outer.Err() == nil:
 		return 0, false, noMajority(err)
 	case err != nil:
 		return 0, false, fmt.Errorf("commit: %w", kinded(err))
@@ -385,6 +390,31 @@ func (e *etcd) commit(ctx context.Context, t txn) (revision int64, ok bool, err 
 		}
 	}
 	return r.Header.Revision, r.Succeeded, nil
+}
+
+// afterElection calls cancel when the leader has changed and a moment has passed,
+// unless stop is called first.
+func (e *etcd) afterElection(ctx context.Context, cancel context.CancelFunc) (stop func()) {
+	if e.config.Peers == nil {
+		return func() {}
+	}
+	changed := e.server.Server.LeaderChangedNotify()
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-changed:
+		case <-done:
+			return
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(5 * farmTick):
+			cancel()
+		case <-done:
+		}
+	}()
+	return func() { close(done) }
 }
 
 func (e *etcd) attend(ctx context.Context, key string, value []byte) error {

@@ -14,6 +14,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -147,7 +148,8 @@ func (s *Store) View() *Snapshot { return s.mirror.current.Load() }
 // returned as it is and nothing is written.
 //
 // An error of kind ErrUnavailable (or ctx's) leaves open whether the change was
-// made; ErrConflict says that it was not.
+// made; ErrConflict says that it was not. When the servers lose their leader while
+// they commit, fn runs again, perhaps on a state in which its change is made.
 func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	_, err := s.update(ctx, nil, fn)
 	return err
@@ -157,8 +159,11 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
 // of one process take turns, so in practice few come near it.
 const mostAttempts = 500
 
+// electionMost is how long an Update tries again while the servers elect a leader.
+const electionMost = 4 * time.Second
+
 func (s *Store) update(ctx context.Context, office *fence, fn func(tx *Tx) error) (revision int64, err error) {
-	for attempt := range mostAttempts {
+	for attempt, began := 0, time.Now(); attempt < mostAttempts; attempt++ {
 		if attempt == 2 {
 			s.turn.Lock()
 			defer s.turn.Unlock()
@@ -176,6 +181,10 @@ func (s *Store) update(ctx context.Context, office *fence, fn func(tx *Tx) error
 		}
 		t.office = office
 		revision, ok, err := s.engine.commit(ctx, t)
+		if errors.Is(err, ErrNoMajority) && ctx.Err() == nil && time.Since(began) < electionMost {
+			// Made or not: what t read has changed if it was, and fn then sees it.
+			continue
+		}
 		if err != nil {
 			return 0, err
 		}

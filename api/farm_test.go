@@ -1,0 +1,380 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"bulkhead"
+	"bulkhead/keys"
+	"bulkhead/store"
+)
+
+// joinRequest is that of a machine with a key of its own.
+func joinRequest(t *testing.T, name bulkhead.NodeName, role keys.Role) JoinRequest {
+	t.Helper()
+	r, err := keys.NewRequest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return JoinRequest{Role: role, Name: name, Version: "v1.4.0", Request: r.PEM}
+}
+
+func (f *fixture) token(role string) keys.JoinToken {
+	f.t.Helper()
+	v, err := f.CreateToken(f.t.Context(), TokenSpec{Role: role})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	token, err := keys.ParseJoinToken(v.Token)
+	if err != nil || v.Join != "https://"+f.listener {
+		f.t.Fatalf("%+v: %v", v, err)
+	}
+	return token
+}
+
+// TestJoin: a token lets one machine in, once; the same machine may ask again, as
+// it does when it has not heard the answer.
+func TestJoin(t *testing.T) {
+	f := newFixture(t)
+	f.nodeListener()
+	token, ask := f.token("node"), joinRequest(t, "n1", keys.RoleNode)
+	got, err := Join(t.Context(), f.listener, token, ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, ok := f.store.View().Nodes.Get("n1")
+	if !ok || node.UID != got.UID || len(got.Secrets) > 0 || len(got.Certificate) == 0 || len(got.Servers) != 1 {
+		t.Errorf("the node is %+v, the answer %+v", node, got)
+	}
+	again, err := Join(t.Context(), f.listener, token, ask)
+	if err != nil || again.UID != got.UID {
+		t.Errorf("the same machine again: %+v, %v", again, err)
+	}
+	for what, other := range map[string]JoinRequest{"another key": joinRequest(t, "n1", keys.RoleNode), "another machine": joinRequest(t, "n2", keys.RoleNode)} {
+		if _, err := Join(t.Context(), f.listener, token, other); !errors.Is(err, bulkhead.ErrDenied) || !strings.Contains(err.Error(), "used already") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if tokens, err := f.Tokens(t.Context()); err != nil || len(tokens) != 1 || tokens[0].State != "used" || tokens[0].Name != "n1" || tokens[0].Token != "" {
+		t.Errorf("tokens: %+v, %v", tokens, err)
+	}
+}
+
+// TestJoinRefusals: one line each, and nothing is changed.
+func TestJoinRefusals(t *testing.T) {
+	f := newFixture(t)
+	f.nodeListener()("n1")
+	var now time.Time
+	f.server.c.Now = func() time.Time { return time.Now().Add(now.Sub(time.Time{})) }
+	refused := func(what, want string, kind error, token keys.JoinToken, change func(*JoinRequest)) {
+		t.Helper()
+		nodes, servers := f.store.View().Nodes.Len(), f.store.View().Servers.Len()
+		r := joinRequest(t, "n2", keys.RoleNode)
+		if change != nil {
+			change(&r)
+		}
+		_, err := Join(t.Context(), f.listener, token, r)
+		if !errors.Is(err, kind) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", what, err)
+		}
+		if v := f.store.View(); v.Nodes.Len() != nodes || v.Servers.Len() != servers {
+			t.Errorf("%s: the state has changed", what)
+		}
+		if k, ok := f.store.View().JoinTokens.Get(token.ID); ok && !k.Used.IsZero() {
+			t.Errorf("%s: the token is used up", what)
+		}
+	}
+	good, server := f.token("node"), f.token("server")
+	wrong := good
+	wrong.Secret = keys.Generate(32)
+	refused("a wrong secret", "not known here", bulkhead.ErrDenied, wrong, nil)
+	forged := server
+	forged.Role = keys.RoleNode
+	refused("a role that was changed", "is for a server", bulkhead.ErrDenied, forged, nil)
+	refused("a server's token", "is for a server", bulkhead.ErrDenied, server, nil)
+	refused("a node's token", "is for a node", bulkhead.ErrDenied, good, func(r *JoinRequest) {
+		r.Role, r.Server = keys.RoleServer, &bulkhead.Server{Peer: "a:1", NodeAPI: "a:2"}
+	})
+	refused("a name that is taken", "a node n1 is in the farm already", bulkhead.ErrConflict, good, func(r *JoinRequest) { r.Name = "n1" })
+	refused("a name that is none", "node name", bulkhead.ErrInvalid, good, func(r *JoinRequest) { r.Name = "a b" })
+	refused("a version two ahead", "cannot work with", bulkhead.ErrConflict, good, func(r *JoinRequest) { r.Version = "v1.6.0" })
+	refused("a version two behind", "cannot work with", bulkhead.ErrConflict, good, func(r *JoinRequest) { r.Version = "v1.2.0" })
+	refused("no certificate request", "certificate request", bulkhead.ErrInvalid, good, func(r *JoinRequest) { r.Request = []byte("x") })
+	now = now.Add(-3 * time.Hour)
+	refused("a clock that is ahead", "3h0m0s ahead of the servers'", bulkhead.ErrConflict, good, nil)
+	now = time.Time{}.Add(5 * time.Minute)
+	refused("a clock that is behind", "5m0s behind the servers'", bulkhead.ErrConflict, good, nil)
+	now = time.Time{}
+	if err := f.RevokeToken(t.Context(), good.ID); err != nil {
+		t.Fatal(err)
+	}
+	refused("a revoked token", "not known here", bulkhead.ErrDenied, good, nil)
+	short := f.token("node")
+	f.update(func(tx *store.Tx) {
+		k, _ := tx.JoinTokens.Get(short.ID)
+		k.Expires = time.Now().Add(-time.Second)
+		tx.JoinTokens.Put(k)
+	})
+	refused("a token that ran out", "ran out", bulkhead.ErrDenied, short, nil)
+	foreign := f.token("node")
+	foreign.Fingerprint = strings.Repeat("0", 64)
+	refused("another farm's token", "another farm", bulkhead.ErrDenied, foreign, nil)
+	for _, spec := range []TokenSpec{{Role: "admin"}, {Role: "node", Valid: "25h"}, {Role: "node", Valid: "-1s"}, {Role: "node", Valid: "soon"}} {
+		if _, err := f.CreateToken(t.Context(), spec); !errors.Is(err, bulkhead.ErrInvalid) {
+			t.Errorf("%+v: %v", spec, err)
+		}
+	}
+}
+
+// TestNodesSeeOnlyTheirOwn goes through every node and every stamp: a node is given
+// the secrets of its own stamps and no other's, and is believed about its own only.
+func TestNodesSeeOnlyTheirOwn(t *testing.T) {
+	f := newFixture(t)
+	dial := f.nodeListener()
+	const many = 4
+	owner := map[bulkhead.StampName]bulkhead.NodeName{}
+	for i := range many {
+		stamp, node := bulkhead.StampName("stamp"+string(rune('a'+i))), bulkhead.NodeName("n"+string(rune('a'+i)))
+		if _, err := f.CreateStamp(t.Context(), StampSpec{Name: string(stamp), Product: "shop"}, false, false); err != nil {
+			t.Fatal(err)
+		}
+		dial(node)
+		f.place(stamp, node)
+		owner[stamp] = node
+	}
+	for _, node := range owner {
+		s, err := dial(node).Connect(t.Context(), hello())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for o := receive(t, s); !o.Synced; o = receive(t, s) {
+			if o.Assign != nil && owner[o.Assign.Stamp.Name] != node {
+				t.Errorf("%s is given %s", node, o.Assign.Stamp.Name)
+			}
+			if o.Place != nil && owner[o.Place.Name] != o.Place.Node {
+				t.Errorf("%s is told that %s is on %s", node, o.Place.Name, o.Place.Node)
+			}
+		}
+		for stamp := range owner { // as if each were its own
+			st := f.stamp(stamp)
+			if err := s.Send(bulkhead.NodeReport{Status: &bulkhead.StampStatus{Name: stamp, UID: st.UID, Node: owner[stamp], Epoch: st.Epoch, Generation: 1, Phase: bulkhead.PhaseFailed, Message: "said by " + string(node)}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Send(bulkhead.NodeReport{Event: &bulkhead.Event{Type: "fence." + string(node)}}); err != nil {
+			t.Fatal(err)
+		}
+		f.await("everything sent is recorded", func(v *store.Snapshot) bool {
+			for e := range v.Events.All() {
+				if e.Type == "fence."+string(node) {
+					return true
+				}
+			}
+			return false
+		})
+		_ = s.Close()
+	}
+	for st := range f.store.View().Statuses.All() {
+		if st.Message != "said by "+string(owner[st.Name]) {
+			t.Errorf("of %s, which is on %s, is recorded what was %s", st.Name, owner[st.Name], st.Message)
+		}
+	}
+}
+
+// TestRemovedNode: a node that was removed loses its session at once, and nothing
+// that it asks for is given, whatever its certificate says.
+func TestRemovedNode(t *testing.T) {
+	f := newFixture(t)
+	client := f.nodeListener()("n1")
+	s, err := client.Connect(t.Context(), hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for o := receive(t, s); !o.Synced; o = receive(t, s) {
+	}
+	if _, err := f.RemoveNode(t.Context(), "n1", false); err != nil {
+		t.Fatal(err)
+	}
+	if o := next(t, s); !o.Removed {
+		t.Errorf("the open session is told %+v", o)
+	}
+	again, err := client.Connect(t.Context(), hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := next(t, again); !o.Removed {
+		t.Errorf("another session is told %+v", o)
+	}
+	request, _ := keys.NewRequest()
+	if _, err := client.way.Renew(t.Context(), request.PEM); !errors.Is(err, bulkhead.ErrDenied) || !strings.Contains(err.Error(), "was removed from the farm by ann") {
+		t.Errorf("a new certificate: %v", err)
+	}
+	resp, err := client.way.http.Get(base + "/v2/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Body.Close(); resp.StatusCode != 403 {
+		t.Errorf("a pull: %s", resp.Status)
+	}
+	if _, ok := f.store.View().Nodes.Get("n1"); ok {
+		t.Error("the node is back")
+	}
+}
+
+// TestExpiredCertificate: it opens no session, which is new work, and is enough to
+// get another one.
+func TestExpiredCertificate(t *testing.T) {
+	f := newFixture(t)
+	f.nodeListener()("n1")
+	f.authority.Life = -time.Minute
+	old := f.client(f.identity(keys.RoleNode, "n1", "uid-n1"))
+	f.authority.Life = 0
+	if _, err := old.Connect(t.Context(), hello()); !errors.Is(err, bulkhead.ErrDenied) || !strings.Contains(err.Error(), "has run out") {
+		t.Fatalf("a session: %v", err)
+	}
+	request, err := keys.NewRequest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := old.way.Renew(t.Context(), request.PEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := request.Certificate(chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := keys.NewIdentity(t.Context(), func(context.Context) (*tls.Certificate, error) { return certificate, nil }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := f.client(fresh).Connect(t.Context(), hello())
+	if err != nil {
+		t.Fatalf("with the new certificate: %v", err)
+	}
+	_ = s.Close()
+	f.update(func(tx *store.Tx) { // another machine has the name now
+		n, _ := tx.Nodes.Get("n1")
+		n.UID = "another"
+		tx.Nodes.Put(n)
+	})
+	if _, err := old.way.Renew(t.Context(), request.PEM); !errors.Is(err, bulkhead.ErrDenied) {
+		t.Errorf("a renewal for an earlier life of the name: %v", err)
+	}
+}
+
+// TestStaleNode: a node that comes back with stamps that are elsewhere by now is
+// told so, under their epoch; of stamps that nobody knows it is told nothing.
+func TestStaleNode(t *testing.T) {
+	f := newFixture(t)
+	dial := f.nodeListener()
+	dial("n2")
+	if _, err := f.CreateStamp(t.Context(), StampSpec{Name: "acme", Product: "shop"}, false, false); err != nil {
+		t.Fatal(err)
+	}
+	f.place("acme", "n1")
+	held := bulkhead.StampRef{Name: "acme", UID: f.stamp("acme").UID, Epoch: 1}
+	f.place("acme", "n2")
+	s, err := dial("n1").Connect(t.Context(), hello(held, bulkhead.StampRef{Name: "unknown", UID: "u", Epoch: 7}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var orders []bulkhead.NodeOrder
+	for o := receive(t, s); !o.Synced; o = receive(t, s) {
+		if o.Forget != nil {
+			orders = append(orders, o)
+		}
+	}
+	if len(orders) != 1 || orders[0].Forget.Name != "acme" || orders[0].Forget.UID != held.UID || orders[0].Forget.Epoch != 2 {
+		t.Errorf("it is told %+v", orders)
+	}
+}
+
+// TestAskTwice: a change that a client asks for again, having heard no answer, is
+// made once, and the answer is that it is done.
+func TestAskTwice(t *testing.T) {
+	f := newFixture(t)
+	ask := func(request, method, path string, in any) error {
+		b := []byte(nil)
+		if in != nil {
+			b = []byte(`{"name":"acme","product":"shop"}`)
+		}
+		resp, _, err := f.send(t.Context(), method, path, request, b)
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	for range 2 {
+		if err := ask("one", "POST", "/v1/stamps", true); err != nil {
+			t.Errorf("create: %v", err)
+		}
+	}
+	if err := ask("two", "POST", "/v1/stamps", true); !errors.Is(err, bulkhead.ErrConflict) {
+		t.Errorf("another create: %v", err)
+	}
+	for _, request := range []string{"three", "three", "four"} {
+		if err := ask(request, "POST", "/v1/stamps/acme/restart", nil); err != nil {
+			t.Errorf("restart: %v", err)
+		}
+	}
+	if got := f.stamp("acme").Restarted; got != 2 {
+		t.Errorf("restarted %d times, asked for 2", got)
+	}
+}
+
+// TestCordonAndRemove: what has data or works is not removed by mistake.
+func TestCordonAndRemove(t *testing.T) {
+	f := newFixture(t)
+	f.nodeListener()("n1")
+	f.update(func(tx *store.Tx) {
+		n, _ := tx.Nodes.Get("n1")
+		n.State = bulkhead.NodeReady
+		tx.Nodes.Put(n)
+	})
+	if _, err := f.CreateStamp(t.Context(), StampSpec{Name: "acme", Product: "shop"}, false, false); err != nil {
+		t.Fatal(err)
+	}
+	f.place("acme", "n1")
+	f.update(func(tx *store.Tx) {
+		s, _ := tx.Stamps.Get("acme")
+		s.Volumes = nil
+		tx.Stamps.Put(s)
+	})
+	if _, err := f.RemoveNode(t.Context(), "n1", false); !errors.Is(err, bulkhead.ErrConflict) || !strings.Contains(err.Error(), "is up and has 1 stamps") {
+		t.Errorf("a node that works: %v", err)
+	}
+	if n, err := f.CordonNode(t.Context(), "n1", true); err != nil || !n.Cordoned {
+		t.Errorf("cordon: %+v, %v", n, err)
+	}
+	f.update(func(tx *store.Tx) {
+		s, _ := tx.Stamps.Get("acme")
+		s.Volumes = []bulkhead.Volume{{Name: "data"}}
+		tx.Stamps.Put(s)
+	})
+	if _, err := f.RemoveNode(t.Context(), "n1", false); !errors.Is(err, bulkhead.ErrConflict) || !strings.Contains(err.Error(), "has the data of acme") {
+		t.Errorf("a node with data: %v", err)
+	}
+	out, err := f.RemoveNode(t.Context(), "n1", true)
+	if err != nil || len(out.Lost) != 1 || f.stamp("acme").Node != "" {
+		t.Errorf("with its data given up: %+v, %v", out, err)
+	}
+	for what, err := range map[string]error{
+		"cordon": func() error { _, err := f.CordonNode(t.Context(), "n1", true); return err }(),
+		"remove": func() error { _, err := f.RemoveNode(t.Context(), "n1", false); return err }(),
+		"server": f.RemoveServer(t.Context(), "s9"),
+	} {
+		if !errors.Is(err, bulkhead.ErrNotFound) {
+			t.Errorf("%s of what is not there: %v", what, err)
+		}
+	}
+	if err := f.RemoveServer(t.Context(), "s1"); !errors.Is(err, bulkhead.ErrConflict) || !strings.Contains(err.Error(), "the only server") {
+		t.Errorf("the only server: %v", err)
+	}
+}
