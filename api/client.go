@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -164,9 +165,9 @@ func (c *Client) send(ctx context.Context, method, path, request string, body []
 	c.mu.Lock()
 	bases := slices.Clone(c.bases)
 	c.mu.Unlock()
+	var said, unreached error // by a server that answered; of the first that did not
 	for _, base := range bases {
-		var req *http.Request
-		req, err = http.NewRequestWithContext(ctx, method, base+path, bytes.NewReader(body))
+		req, err := http.NewRequestWithContext(ctx, method, base+path, bytes.NewReader(body))
 		if err != nil {
 			return nil, false, bulkhead.Errorf(bulkhead.ErrInvalid, "address of the API %q: %w", base, err)
 		}
@@ -175,26 +176,26 @@ func (c *Client) send(ctx context.Context, method, path, request string, body []
 		if body != nil {
 			req.Header.Set("Content-Type", "application/json")
 		}
-		resp, err = c.http.Do(req)
+		resp, err := c.http.Do(req)
 		if err != nil {
 			err = c.unreachable(base, err)
 			if ctx.Err() != nil {
 				return nil, false, err
 			}
+			unreached = cmp.Or(unreached, err)
 			continue
 		}
 		c.answered(base, resp)
 		if resp.StatusCode < 300 {
 			return resp, false, nil
 		}
-		again = resp.Header.Get(retryHeader) != ""
-		err = readProblem(resp)
+		said = readProblem(resp)
 		resp.Body.Close()
-		if !again {
-			return nil, false, err
+		if resp.Header.Get(retryHeader) == "" {
+			return nil, false, said
 		}
 	}
-	return nil, again || len(bases) > 1, err
+	return nil, said != nil || len(bases) > 1, cmp.Or(said, unreached)
 }
 
 // answered prefers the server that answered, and learns of others.

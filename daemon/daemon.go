@@ -142,6 +142,21 @@ func (p *process) open(ctx context.Context) (err error) {
 	return p.openAgent(ctx)
 }
 
+// patiently repeats a change of the state until a majority of the servers is there.
+func (p *process) patiently(ctx context.Context, change func(tx *store.Tx) error) error {
+	for {
+		err := p.state.Update(ctx, change)
+		if !errors.Is(err, store.ErrNoMajority) || ctx.Err() != nil {
+			return err
+		}
+		p.c.Log.Warn("waiting for a majority of the servers", "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 // listen takes every port, so that one in use is told before anything begins.
 func (p *process) listen() error {
 	for _, port := range p.c.ports() {
@@ -213,8 +228,8 @@ func (c control) Connect(ctx context.Context, hello bulkhead.NodeReport) (agent.
 
 // firstToken makes sure that the token kept in the data folder opens the API,
 // and makes one the first time.
-func firstToken(ctx context.Context, state *store.Store, data string) (string, error) {
-	path := filepath.Join(data, "token")
+func (p *process) firstToken(ctx context.Context) (string, error) {
+	path := filepath.Join(p.c.Data, "token")
 	b, err := os.ReadFile(path)
 	token := strings.TrimSpace(string(b))
 	if errors.Is(err, os.ErrNotExist) {
@@ -225,10 +240,10 @@ func firstToken(ctx context.Context, state *store.Store, data string) (string, e
 		return "", fmt.Errorf("first token: %w", err)
 	}
 	hash := auth.Hash(token)
-	if _, ok := state.View().Tokens.Get(hash); ok {
+	if _, ok := p.state.View().Tokens.Get(hash); ok {
 		return token, nil
 	}
-	return token, state.Update(ctx, func(tx *store.Tx) error {
+	return token, p.patiently(ctx, func(tx *store.Tx) error {
 		tx.Tokens.Put(store.Token{Hash: hash, Operator: "admin", Role: string(auth.RoleAdmin), Created: time.Now()})
 		return nil
 	})

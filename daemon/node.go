@@ -61,7 +61,7 @@ func (p *process) enrollNode(ctx context.Context) error {
 			return err
 		}
 	}
-	err := p.state.Update(ctx, func(tx *store.Tx) error {
+	err := p.patiently(ctx, func(tx *store.Tx) error {
 		if gone, ok := tx.Removed.Get(uid); ok {
 			return bulkhead.Errorf(bulkhead.ErrDenied, "node %s was removed from the farm by %s", gone.Name, gone.By).
 				WithHint("start this server alone: bulkhead server")

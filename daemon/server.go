@@ -45,7 +45,7 @@ func (p *process) openServer(ctx context.Context) (err error) {
 	if err := p.enrollServer(ctx); err != nil {
 		return err
 	}
-	if p.token, err = firstToken(ctx, p.state, c.Data); err != nil {
+	if p.token, err = p.firstToken(ctx); err != nil {
 		return err
 	}
 	blobs, err := registry.New(registry.Config{Dir: filepath.Join(c.Data, "registry"), Logger: c.Log.With("part", "registry")})
@@ -148,7 +148,7 @@ func (p *process) enrollServer(ctx context.Context) error {
 	next.UID = p.membership.get().ServerUID
 	next.NodeAPI = p.c.advertised(p.listeners["node-api"].Addr().String())
 	next.API = p.api()
-	err := p.state.Update(ctx, func(tx *store.Tx) error {
+	err := p.patiently(ctx, func(tx *store.Tx) error {
 		was, ok := tx.Servers.Get(p.c.Node)
 		switch {
 		case ok && was.UID != next.UID:

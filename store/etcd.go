@@ -50,6 +50,8 @@ const (
 	// commitMost is how long a commit may take: longer than an election, shorter than
 	// the patience of who waits.
 	commitMost = 8 * time.Second
+	// stepMost is how long a step of the start may take before it is begun again.
+	stepMost = 30 * time.Second
 	// barrierMost is how long reading may wait for the other servers.
 	barrierMost = 3 * time.Second
 )
@@ -98,22 +100,36 @@ func (e *etcd) start(ctx context.Context) (err error) {
 		return fmt.Errorf("start etcd in %s: %w", e.config.Folder.Path(), context.Cause(ctx))
 	}
 	e.client = v3client.New(e.server.Server)
-	if err := e.takePart(ctx); err != nil {
-		return err
-	}
-	if err := e.checkFormat(ctx); err != nil {
-		return err
-	}
-	if err := e.endEarlierLives(ctx); err != nil {
-		return err
-	}
-	if err := e.load(ctx); err != nil {
-		return err
+	for _, step := range []func(context.Context) error{e.takePart, e.checkFormat, e.endEarlierLives, e.load} {
+		if err := e.patiently(ctx, step); err != nil {
+			return err
+		}
 	}
 	follow, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e.stop = stop
 	e.following.Go(func() { e.follow(follow) })
 	return nil
+}
+
+// patiently repeats a step of the start until a majority of the servers is there:
+// after a power cut they come back one by one.
+func (e *etcd) patiently(ctx context.Context, step func(context.Context) error) error {
+	if e.config.Peers == nil {
+		return step(ctx)
+	}
+	for {
+		attempt, cancel := context.WithTimeout(ctx, stepMost)
+		err := step(attempt)
+		late := attempt.Err() != nil
+		cancel()
+		if err == nil || ctx.Err() != nil || !late && !errors.Is(err, ErrNoMajority) {
+			return err
+		}
+		e.config.Logger.Warn("waiting for a majority of the servers", "error", err)
+		if err := pause(ctx, retryCampaign); err != nil {
+			return err
+		}
+	}
 }
 
 func (e *etcd) embedConfig() *embed.Config {
@@ -179,13 +195,9 @@ func (e *etcd) takePart(ctx context.Context) error {
 	}
 	id := uint64(e.server.Server.MemberID())
 	promoted := false // told; this member hears of it in its turn
-	for began := time.Now(); e.server.Server.IsLearner(); {
+	for e.server.Server.IsLearner() {
 		if !promoted {
 			_, err := e.client.MemberPromote(ctx, id)
-			if err != nil && time.Since(began) > learnMost {
-				return bulkhead.Errorf(bulkhead.ErrUnavailable, "become a full server: %w", err).
-					WithHint("the other servers must be up: bulkhead server list there")
-			}
 			promoted = err == nil
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
@@ -203,9 +215,6 @@ func (e *etcd) takePart(ctx context.Context) error {
 	}
 	return nil
 }
-
-// learnMost is how long a new server may take to catch up.
-const learnMost = 5 * time.Minute
 
 func pause(ctx context.Context, d time.Duration) error {
 	select {

@@ -49,7 +49,8 @@ func (s *Store) Lead(ctx context.Context, fn func(ctx context.Context, l *Leader
 				won.resign()
 			}
 			return context.Cause(ctx)
-		case errors.Is(err, bulkhead.ErrUnavailable):
+		case errors.Is(err, bulkhead.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+			// The last two are etcd's own patience: ctx goes on.
 			s.config.Logger.Warn("campaign for leadership", "error", err)
 			select {
 			case <-time.After(retryCampaign):

@@ -207,10 +207,18 @@ func (e *etcd) remove(ctx context.Context, address string) error {
 		return bulkhead.Errorf(bulkhead.ErrConflict, "without it %d of the %d servers left would answer: they need %d to agree", up, left, left/2+1).
 			WithHint("bring the others up first: bulkhead server list")
 	}
-	if _, err := e.client.MemberRemove(ctx, id); err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
-		return membership("remove a server", err)
+	for began := time.Now(); ; {
+		_, err := e.client.MemberRemove(ctx, id)
+		switch {
+		case err == nil, errors.Is(err, rpctypes.ErrMemberNotFound):
+			return nil
+		case !errors.Is(err, rpctypes.ErrUnhealthy) || time.Since(began) > settleMost:
+			return membership("remove a server", err)
+		}
+		if err := pause(ctx, time.Second); err != nil { // as in add
+			return err
+		}
 	}
-	return nil
 }
 
 // membership words what etcd says against a change of its members.
