@@ -149,8 +149,8 @@ func (r *Repaired) unite() bool {
 	if u.Seams > 0 {
 		r.Mesh.Weld(0)
 		r.current = nil
-		r.splitEdges()
 	}
+	r.splitEdges()
 	return true
 }
 
