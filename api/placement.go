@@ -122,11 +122,11 @@ func (s *Server) createStamps(ctx context.Context, specs []StampSpec, placed boo
 		}
 		seen[names[i]] = true
 	}
-	var changes <-chan store.Change
+	var changes <-chan []store.Change
 	if placed {
 		watching, stop := context.WithCancel(ctx)
 		defer stop()
-		_, changes = s.c.Store.Watch(watching)
+		_, changes = s.c.Store.WatchMany(watching)
 	}
 	err := s.c.Store.Update(ctx, func(tx *store.Tx) error {
 		for i, spec := range specs {
@@ -150,31 +150,49 @@ func (s *Server) createStamps(ctx context.Context, specs []StampSpec, placed boo
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Placed, 0, len(names))
-	for {
-		out = out[:0]
-		view, known := s.c.Store.View(), true
-		for _, name := range names {
-			st, ok := view.Stamps.Get(name)
-			if ok { // else somebody has deleted it meanwhile
-				known = known && (st.Node != "" || st.Placement != "")
-			}
-			out = append(out, Placed{Name: name, Node: st.Node, Placement: st.Placement})
+	if placed {
+		if err := s.decided(ctx, changes, names); err != nil {
+			return nil, err
 		}
-		if known || !placed {
-			return out, nil
+	}
+	view := s.c.Store.View()
+	out := make([]Placed, len(names))
+	for i, name := range names {
+		st, _ := view.Stamps.Get(name) // or somebody has deleted it meanwhile
+		out[i] = Placed{Name: name, Node: st.Node, Placement: st.Placement}
+	}
+	return out, nil
+}
+
+// decided waits until each of the stamps has a node, or a reason why not.
+func (s *Server) decided(ctx context.Context, changes <-chan []store.Change, names []bulkhead.StampName) error {
+	waiting := make(map[string]bool, len(names))
+	for _, name := range names {
+		waiting[string(name)] = true
+	}
+	look := func(view *store.Snapshot, name string) {
+		if st, ok := view.Stamps.Get(bulkhead.StampName(name)); !ok || st.Node != "" || st.Placement != "" {
+			delete(waiting, name)
 		}
-		if _, ok := <-changes; !ok {
-			return nil, ctx.Err()
+	}
+	for len(waiting) > 0 {
+		changed, ok := <-changes
+		if !ok {
+			return context.Cause(ctx)
 		}
-		for more := true; more; { // whatever else has changed by now
-			select {
-			case _, more = <-changes:
-			default:
-				more = false
+		view := s.c.Store.View()
+		for _, c := range changed {
+			switch {
+			case c.Everything():
+				for name := range waiting {
+					look(view, name)
+				}
+			case c.Table == store.Stamps && waiting[c.Key]:
+				look(view, c.Key)
 			}
 		}
 	}
+	return nil
 }
 
 // checkTerms refuses terms that no farm could meet, or that name a tier which the

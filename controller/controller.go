@@ -81,7 +81,7 @@ type reign struct {
 // lead plans everything once, and then whatever changed.
 func (c *Controller) lead(ctx context.Context, l *store.Leader) error {
 	c.c.Log.Info("leading")
-	view, changes := c.c.Store.Watch(ctx)
+	view, changes := c.c.Store.WatchMany(ctx)
 	r := &reign{Controller: c, leader: l, wake: map[bulkhead.StampName]time.Time{}}
 	r.survey(view)
 	for {
@@ -127,7 +127,7 @@ func (r *reign) survey(view *store.Snapshot) {
 }
 
 // next waits for something to plan, and takes along whatever else has changed.
-func (r *reign) next(ctx context.Context, changes <-chan store.Change) bool {
+func (r *reign) next(ctx context.Context, changes <-chan []store.Change) bool {
 	for len(r.todo) == 0 && r.c.Now().Before(r.look) {
 		// A timer of at most an hour, so that a clock that jumps is noticed.
 		pause := min(time.Hour, r.look.Sub(r.c.Now()))
@@ -140,22 +140,13 @@ func (r *reign) next(ctx context.Context, changes <-chan store.Change) bool {
 			timer.Stop()
 			return false
 		case <-timer.C:
-		case change, open := <-changes:
+		case changed, open := <-changes:
 			timer.Stop()
 			if !open {
 				return false
 			}
-			r.note(change)
-			for more := true; more; {
-				select {
-				case change, open := <-changes:
-					if !open {
-						return false
-					}
-					r.note(change)
-				default:
-					more = false
-				}
+			for _, change := range changed {
+				r.note(change)
 			}
 		}
 		for name, at := range r.wake {
@@ -297,8 +288,15 @@ func (r *reign) plan(ctx context.Context) error {
 // write writes steps in one transaction, or in several where one has not the room.
 func (r *reign) write(ctx context.Context, steps []step) error {
 	err := r.leader.Update(ctx, func(tx *store.Tx) error {
+		placed, nodes := 0, map[bulkhead.NodeName]bool{}
 		for _, s := range steps {
-			s.write(tx)
+			if s.write(tx, len(steps) >= manySteps) && s.Place != "" {
+				placed++
+				nodes[s.Place] = true
+			}
+		}
+		if len(steps) >= manySteps && placed > 0 {
+			tx.Event(bulkhead.Event{Type: "stamps.placed", Message: fmt.Sprintf("%d stamps placed on %d nodes", placed, len(nodes))})
 		}
 		return nil
 	})
@@ -311,12 +309,17 @@ func (r *reign) write(ctx context.Context, steps []step) error {
 	return err
 }
 
-// write makes the step, if the stamp is still the one that it was planned for.
-func (s step) write(tx *store.Tx) {
+// manySteps are so many that one event tells of all that were placed: the reason
+// stands with each stamp, and the log has room for what else happened.
+const manySteps = 50
+
+// write makes the step, if the stamp is still the one that it was planned for, and
+// tells whether it was. Of many, placing one is no event of its own.
+func (s step) write(tx *store.Tx, many bool) bool {
 	was := s.stamp
-	now, ok := tx.Stamps.Get(was.Name)
+	now, ok := tx.Stamps.Peek(was.Name) // its own fields are all that changes
 	if !ok || now.UID != was.UID || now.Generation != was.Generation || now.Node != was.Node {
-		return
+		return false
 	}
 	event := func(kind string, node bulkhead.NodeName, message string) {
 		tx.Event(bulkhead.Event{Type: kind, Stamp: was.Name, Node: node, Message: message})
@@ -326,7 +329,7 @@ func (s step) write(tx *store.Tx) {
 		tx.Stamps.Delete(was.Name)
 		tx.Statuses.Delete(was.Name)
 		event("stamp.erased", "", s.Reason)
-		return
+		return true
 	case s.Purge:
 		now.Purge = true
 		now.Generation++
@@ -334,7 +337,9 @@ func (s step) write(tx *store.Tx) {
 	case s.Place != "":
 		now.Node, now.Units, now.Placement, now.Preempted = s.Place, s.Units, s.Reason, ""
 		now.Epoch++
-		event("stamp.placed", s.Place, fmt.Sprintf("on %s: %s", s.Place, s.Reason))
+		if !many {
+			event("stamp.placed", s.Place, fmt.Sprintf("on %s: %s", s.Place, s.Reason))
+		}
 	case s.Resume:
 		now.Preempted = ""
 		now.Generation++
@@ -344,12 +349,13 @@ func (s step) write(tx *store.Tx) {
 			preempt(tx, name, was.Name)
 		}
 		if now.Placement == s.Reason {
-			return
+			return true
 		}
 		now.Placement = s.Reason
 		event("stamp.unplaced", "", s.Reason)
 	}
 	tx.Stamps.Put(now)
+	return true
 }
 
 // preempt stops a stamp where it is for another one's sake.

@@ -163,7 +163,8 @@ type Table[K ~string, T any] struct{ rows tree[*row[T]] }
 
 type row[T any] struct {
 	value    T
-	revision int64 // of its last change
+	revision int64  // of its last change
+	written  []byte // in a transaction: its JSON, from which value is still to be made
 }
 
 // Get is the object of that key. Do not change what it refers to.

@@ -152,6 +152,10 @@ func (t TxTable[K, T]) Get(key K) (T, bool) {
 	return value, ok
 }
 
+// Peek is the object of that key, without a copy: change only the fields of the
+// struct itself, and not what they refer to.
+func (t TxTable[K, T]) Peek(key K) (T, bool) { return t.peek(key) }
+
 // Has tells whether there is an object of that key.
 func (t TxTable[K, T]) Has(key K) bool {
 	_, ok := t.peek(key)
@@ -170,7 +174,7 @@ func (t TxTable[K, T]) Under(prefix K) iter.Seq[T] {
 		gone := deletions(t.name)
 		t.tx.read[gone] = condition{key: gone, end: gone + "\x00", revision: t.tx.revision}
 		for _, r := range t.rows.all(string(prefix), prefixEnd(string(prefix))) {
-			if !yield(t.clone(r.value)) {
+			if !yield(t.clone(t.value(r))) {
 				return
 			}
 		}
@@ -191,12 +195,7 @@ func (t TxTable[K, T]) Put(value T) {
 	if _, ok := t.rows.get(key); !ok {
 		t.tx.creates = true
 	}
-	r := &row[T]{}
-	if err := json.Unmarshal(b, &r.value); err != nil { // the caller keeps its own
-		t.tx.fail(fmt.Errorf("decode %T %q: %w", value, key, err))
-		return
-	}
-	*t.rows = t.rows.put(key, r)
+	*t.rows = t.rows.put(key, &row[T]{written: b}) // the caller keeps its own
 }
 
 // putNew is Put unless the object already is so.
@@ -236,7 +235,19 @@ func (t TxTable[K, T]) peek(key K) (T, bool) {
 		var zero T
 		return zero, false
 	}
-	return r.value, true
+	return t.value(r), true
+}
+
+// value is what a row holds. What the transaction has written itself is decoded
+// when it is first read, which is seldom.
+func (t TxTable[K, T]) value(r *row[T]) T {
+	if r.written != nil {
+		if err := json.Unmarshal(r.written, &r.value); err != nil {
+			t.tx.fail(fmt.Errorf("decode %T: %w", r.value, err))
+		}
+		r.written = nil
+	}
+	return r.value
 }
 
 func (t TxTable[K, T]) clone(value T) (private T) {

@@ -25,19 +25,35 @@ const mostPending = 10_000
 // the channel is closed. A slow reader never holds anybody up: changes of one
 // object that it has not read yet become one.
 func (s *Store) Watch(ctx context.Context) (*Snapshot, <-chan Change) {
-	w := &watcher{wake: make(chan struct{}, 1), revision: map[Change]int64{}}
-	s.mirror.mu.Lock()
-	s.mirror.watchers[w] = struct{}{}
-	snapshot := s.mirror.current.Load()
-	s.mirror.mu.Unlock()
+	return watch(ctx, s.mirror, func(w *watcher) (Change, bool) { return w.next() })
+}
 
-	changes := make(chan Change)
+// WatchMany is Watch for a reader that takes all pending changes at once, oldest
+// first, and so keeps up however many there are.
+func (s *Store) WatchMany(ctx context.Context) (*Snapshot, <-chan []Change) {
+	return watch(ctx, s.mirror, func(w *watcher) (all []Change, ok bool) {
+		for c, more := w.next(); more; c, more = w.next() {
+			all = append(all, c)
+		}
+		return all, len(all) > 0
+	})
+}
+
+// watch delivers what take takes of what is pending.
+func watch[T any](ctx context.Context, m *mirror, take func(*watcher) (T, bool)) (*Snapshot, <-chan T) {
+	w := &watcher{wake: make(chan struct{}, 1), revision: map[Change]int64{}}
+	m.mu.Lock()
+	m.watchers[w] = struct{}{}
+	snapshot := m.current.Load()
+	m.mu.Unlock()
+
+	changes := make(chan T)
 	go func() {
 		defer close(changes)
 		defer func() {
-			s.mirror.mu.Lock()
-			defer s.mirror.mu.Unlock()
-			delete(s.mirror.watchers, w)
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			delete(m.watchers, w)
 		}()
 		for {
 			select {
@@ -46,7 +62,7 @@ func (s *Store) Watch(ctx context.Context) (*Snapshot, <-chan Change) {
 				return
 			}
 			for {
-				c, ok := w.next()
+				c, ok := take(w)
 				if !ok {
 					break
 				}

@@ -146,3 +146,21 @@ func TestFollow_RecoversFromCompaction(t *testing.T) {
 	cancel()
 	late.following.Wait()
 }
+
+// A reader that takes all at once gets what one that takes each gets.
+func TestWatchMany(t *testing.T) {
+	s := Memory()
+	_, changes := s.WatchMany(t.Context())
+	for i := range 3 {
+		update(t, s, func(tx *Tx) { tx.Stamps.Put(stamp(fmt.Sprint("a", i))); tx.Stamps.Put(stamp("same")) })
+	}
+	seen := map[string]int64{}
+	for len(seen) < 4 || seen["same"] < s.View().Revision {
+		for _, c := range <-changes {
+			if c.Revision <= seen[c.Key] {
+				t.Errorf("%s at revision %d after %d", c.Key, c.Revision, seen[c.Key])
+			}
+			seen[c.Key] = c.Revision
+		}
+	}
+}
