@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 0
 export GOFLAGS ?= -trimpath
 
 .DEFAULT_GOAL := help
-.PHONY: help up down build test check race golden fuzz guest bench bench-gateway deps deps-test clean
+.PHONY: help up down build test check race golden fuzz guest bench bench-gateway bench-placement deps deps-test clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ guest: ## the whole-system tests in a virtual machine with cgroup v2 (minutes)
 
 bench-gateway: ## the gateway beside a bare reverse proxy, nginx, HAProxy and Traefik
 	go run ./bench/gateway
+
+TRACE ?=
+bench-placement: ## decisions and placements a second; TRACE=FOLDER plays a trace, too
+	go run ./bench/placement -trace "$(TRACE)"
 
 deps: ## install what a Debian-like machine lacks
 	@scripts/deps
