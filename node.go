@@ -71,8 +71,8 @@ func ParseLabel(s string) (name, value string, err error) {
 	return name, value, nil
 }
 
-// CheckLabels checks the labels, region and zone of a node, which a node sends
-// itself. Its error is of kind ErrInvalid.
+// CheckLabels checks the labels, extras, region and zone of a node, which a node
+// sends itself. Its error is of kind ErrInvalid.
 func (n Node) CheckLabels() error {
 	if len(n.Labels) > MaxLabels {
 		return Errorf(ErrInvalid, "%d labels: a node has at most %d", len(n.Labels), MaxLabels)
@@ -81,6 +81,12 @@ func (n Node) CheckLabels() error {
 		if _, _, err := ParseLabel(name + "=" + value); err != nil {
 			return err
 		}
+	}
+	if len(n.Capacity.Extras) > MaxLabels {
+		return Errorf(ErrInvalid, "%d extras: a node has at most %d", len(n.Capacity.Extras), MaxLabels)
+	}
+	if faults := validateExtras("extras", n.Capacity.Extras); len(faults) > 0 {
+		return Errorf(ErrInvalid, "%s", faults[0])
 	}
 	for what, text := range map[string]string{"region": n.Region, "zone": n.Zone} {
 		if text != "" && !labelText(text) {

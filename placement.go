@@ -6,6 +6,7 @@ import (
 	"math"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -240,6 +241,20 @@ func (t Terms) Validate(where string) []Fault {
 		fault("disk", "%d bytes: give 0 to %d", t.Disk, maxAmount)
 	}
 	return append(faults, validateExtras(where+".extras", t.Extras)...)
+}
+
+// ParseExtra reads what a node or a stamp has of an extra, "NAME=AMOUNT". Its error
+// is of kind ErrInvalid.
+func ParseExtra(s string) (name string, amount float64, err error) {
+	name, text, ok := strings.Cut(s, "=")
+	amount, wrong := strconv.ParseFloat(text, 64)
+	if !ok || wrong != nil {
+		return name, 0, Errorf(ErrInvalid, "extra %q is not NAME=AMOUNT", s)
+	}
+	if faults := validateExtras("extra", map[string]float64{name: amount}); len(faults) > 0 {
+		return name, 0, Errorf(ErrInvalid, "%s", faults[0])
+	}
+	return name, amount, nil
 }
 
 // validateExtras checks amounts that are requested.

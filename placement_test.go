@@ -44,6 +44,20 @@ func TestParseConstraint(t *testing.T) {
 	}
 }
 
+func TestParseExtra(t *testing.T) {
+	if name, amount, err := ParseExtra("gpu=0.5"); err != nil || name != "gpu" || amount != 0.5 {
+		t.Error(name, amount, err)
+	}
+	for _, in := range []string{"", "gpu", "gpu=", "gpu=half", "gpu=0", "gpu=-1", "gpu=NaN", "gpu=1.5", "=1", "g u=1", "gpu=1e9"} {
+		if _, _, err := ParseExtra(in); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q: %v", in, err)
+		}
+	}
+	if err := (Node{Capacity: Resources{Extras: map[string]float64{"gpu": -1}}}).CheckLabels(); err == nil {
+		t.Error("a node with less than no GPU passes")
+	}
+}
+
 func TestConstraintHolds(t *testing.T) {
 	n := Node{Name: "n1", Zone: "a", Platform: "linux/amd64", Labels: map[string]string{"disk": "ssd"}}
 	for text, want := range map[string]bool{

@@ -349,19 +349,15 @@ func (t *termFlags) onto(cmd *cobra.Command, terms bulkhead.Terms) (*bulkhead.Te
 	}
 	if changed("extra") {
 		terms.Extras = nil
-		amounts, err := pairs(cmd, "extra", given(t.extras))
-		if err != nil {
-			return nil, err
-		}
-		for name, amount := range amounts {
-			n, err := strconv.ParseFloat(amount, 64)
+		for _, s := range given(t.extras) {
+			name, amount, err := bulkhead.ParseExtra(s)
 			if err != nil {
-				return nil, usage(cmd, "--extra %s=%s: give an amount", name, amount)
+				return nil, err
 			}
 			if terms.Extras == nil {
 				terms.Extras = map[string]float64{}
 			}
-			terms.Extras[name] = n
+			terms.Extras[name] = amount
 		}
 	}
 	return &terms, nil

@@ -50,6 +50,7 @@ type UpOptions struct {
 	Region    string
 	Zone      string
 	Labels    []string // NAME=VALUE
+	Extras    []string // NAME=AMOUNT
 	LostAfter time.Duration
 	// CertificateLife is how long certificates of machines are valid.
 	CertificateLife time.Duration
@@ -76,6 +77,17 @@ func (o UpOptions) NodeLabels() map[string]string {
 	return out
 }
 
+// NodeExtras are Extras by name; validate has checked them.
+func (o UpOptions) NodeExtras() map[string]float64 {
+	extras := map[string]float64{}
+	for _, text := range o.Extras {
+		if name, amount, err := bulkhead.ParseExtra(text); err == nil {
+			extras[name] = amount
+		}
+	}
+	return extras
+}
+
 // upFlags adds the flags that the roles in o have.
 func (c *command) upFlags(cmd *cobra.Command, o *UpOptions) {
 	f := cmd.Flags()
@@ -97,6 +109,7 @@ func (c *command) upFlags(cmd *cobra.Command, o *UpOptions) {
 		f.StringVar(&o.Region, "region", "", "region of this node")
 		f.StringVar(&o.Zone, "zone", "", "zone of this node")
 		f.StringArrayVar(&o.Labels, "label", nil, "label of this node, NAME=VALUE; may be repeated")
+		f.StringArrayVar(&o.Extras, "extra", nil, "what this node has a number of, NAME=AMOUNT, such as gpu=2; may be repeated")
 		f.StringVar(&o.Email, "email", "", "of who answers for certificates; for ACME")
 		f.StringVar(&o.ACME, "acme", "", "URL of the ACME directory (default: Let's Encrypt)")
 		f.StringVar(&o.Containerd, "containerd", "", "socket of containerd, or private for one of Bulkhead's own (default: the machine's, if it runs)")
@@ -150,6 +163,11 @@ func (c *command) validate(o *UpOptions) error {
 	for _, label := range o.Labels {
 		if _, _, err := bulkhead.ParseLabel(label); err != nil {
 			faults = append(faults, bulkhead.Fault{Where: "--label", Message: err.Error()})
+		}
+	}
+	for _, extra := range o.Extras {
+		if _, _, err := bulkhead.ParseExtra(extra); err != nil {
+			faults = append(faults, bulkhead.Fault{Where: "--extra", Message: err.Error()})
 		}
 	}
 	if err := (bulkhead.Node{Region: o.Region, Zone: o.Zone}).CheckLabels(); err != nil {

@@ -49,9 +49,10 @@ type Config struct {
 	// machine in. Once it has joined, both are left alone.
 	Join, JoinToken string
 
-	// Region, Zone and Labels are what placement knows of this node.
+	// Region, Zone, Labels and Extras are what placement knows of this node.
 	Region, Zone string
 	Labels       map[string]string
+	Extras       map[string]float64 // see bulkhead.Resources
 
 	LostAfter       time.Duration // see controller.Config
 	CertificateLife time.Duration // default keys.CertificateLife
