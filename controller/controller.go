@@ -222,8 +222,8 @@ type step struct {
 	plan.StampStep
 }
 
-// plan plans what is on the list and writes the steps. Stamps that need a place
-// come in the order of plan.Queue; each is counted for those after it.
+// plan plans what is on the list and writes the steps. Stamps that need a place, or
+// room to go on, come in the order of plan.Queue; each is counted for those after it.
 func (r *reign) plan(ctx context.Context) error {
 	view := r.c.Store.View()
 	now := r.c.Now()
@@ -243,10 +243,13 @@ func (r *reign) plan(ctx context.Context) error {
 		if !st.Wake.IsZero() {
 			r.wake[s.Name] = st.Wake
 		}
-		if st.Place != "" {
-			placed := *s
-			placed.Node, placed.Units = st.Place, st.Units
-			r.farm.SetStamp(&placed, false)
+		switch counted := *s; {
+		case st.Place != "":
+			counted.Node, counted.Units, counted.Preempted = st.Place, st.Units, ""
+			r.farm.SetStamp(&counted, false)
+		case st.Resume:
+			counted.Units, counted.Preempted = st.Units, ""
+			r.farm.SetStamp(&counted, false)
 		}
 		if st.Place == "" && !st.Resume && s.Desired != bulkhead.DesiredDeleted && (s.Node == "" || s.Preempted != "" || r.farm.Adrift(s)) {
 			r.waiting[s.Name] = true
@@ -266,7 +269,7 @@ func (r *reign) plan(ctx context.Context) error {
 		s, ok := view.Stamps.Get(name)
 		switch {
 		case !ok:
-		case s.Desired != bulkhead.DesiredDeleted && (s.Node == "" || r.farm.Adrift(&s)):
+		case s.Desired != bulkhead.DesiredDeleted && (s.Node == "" || s.Preempted != "" || r.farm.Adrift(&s)):
 			placeless = append(placeless, &s)
 		default:
 			if err := one(&s); err != nil {
@@ -341,7 +344,7 @@ func (s step) write(tx *store.Tx, many bool) bool {
 			event("stamp.placed", s.Place, fmt.Sprintf("on %s: %s", s.Place, s.Reason))
 		}
 	case s.Resume:
-		now.Preempted = ""
+		now.Units, now.Preempted = s.Units, ""
 		now.Generation++
 		event("stamp.resumed", now.Node, s.Reason)
 	default:

@@ -337,11 +337,11 @@ func TestPreemption(t *testing.T) {
 	if got := placed(t, f, gold); got != "n2" {
 		t.Errorf("gold is on %s", got)
 	}
-	if f.Resume(tenants[2]) {
+	if _, ok := f.Resume(tenants[2]); ok {
 		t.Error("t2 would resume into gold's room")
 	}
 	f.RemoveStamp("gold")
-	if !f.Resume(tenants[2]) {
+	if _, ok := f.Resume(tenants[2]); !ok {
 		t.Error("t2 has room again and would not resume")
 	}
 	// Nobody gives way to an equal or a lesser one.

@@ -115,13 +115,17 @@ func (f *Farm) victims(p *place, q *search) []*tenant {
 	return needed
 }
 
-// Resume tells whether a preempted stamp has room again where it is.
-func (f *Farm) Resume(s *bulkhead.Stamp) bool {
-	i, ok := f.byName[s.Node]
-	if !ok || !f.nodes[i].open {
-		return false
+// Resume tells whether a preempted stamp has room again where it is, and which
+// units of extras it then gets.
+func (f *Farm) Resume(s *bulkhead.Stamp) (units map[string][]bulkhead.UnitShare, ok bool) {
+	i, known := f.byName[s.Node]
+	if !known || !f.nodes[i].open {
+		return nil, false
 	}
-	r := f.request(s)
+	p, r := f.nodes[i], f.request(s)
 	r.amounts[disk] = 0 // it has that
-	return f.nodes[i].fits(&r)
+	if !p.fits(&r) {
+		return nil, false
+	}
+	return f.grant(p, &r), true
 }

@@ -25,12 +25,15 @@ type StampStep struct {
 // farm, goes elsewhere. One with data stays where its data is, whatever happens to
 // the node.
 func Stamp(stamp *bulkhead.Stamp, status *bulkhead.StampStatus, farm *Farm, now time.Time) StampStep {
-	switch {
-	case stamp.Desired == bulkhead.DesiredDeleted:
+	if stamp.Desired == bulkhead.DesiredDeleted {
 		return deleted(*stamp, status, now)
-	case stamp.Preempted != "" && !Releasing(stamp, status) && farm.Resume(stamp):
-		return StampStep{Resume: true, Reason: "there is room for it again"}
-	case stamp.Node != "" && !farm.Adrift(stamp):
+	}
+	if stamp.Preempted != "" && !Releasing(stamp, status) {
+		if units, ok := farm.Resume(stamp); ok {
+			return StampStep{Resume: true, Units: units, Reason: "there is room for it again"}
+		}
+	}
+	if stamp.Node != "" && !farm.Adrift(stamp) {
 		return StampStep{} // moving a placed stamp is a step of its own
 	}
 	d, err := farm.Place(stamp)
