@@ -47,4 +47,4 @@ type Forecast struct {
 }
 
 // MostRoom is where counting of room ends.
-const MostRoom = 100_000
+const MostRoom = 20_000

@@ -128,9 +128,14 @@ func (s *Server) createStamps(ctx context.Context, specs []StampSpec, placed boo
 		defer stop()
 		_, changes = s.c.Store.WatchMany(watching)
 	}
+	request := requestOf(ctx)
 	err := s.c.Store.Update(ctx, func(tx *store.Tx) error {
+		made := 0
 		for i, spec := range specs {
-			if tx.Stamps.Has(names[i]) {
+			if old, ok := tx.Stamps.Peek(names[i]); ok {
+				if request != "" && old.Request == request { // it is asked for again
+					continue
+				}
 				return bulkhead.Errorf(bulkhead.ErrConflict, "stamp %s exists already", names[i]).WithHint("no stamp of the batch was made")
 			}
 			st, err := s.design(tx, nil, change{
@@ -139,12 +144,16 @@ func (s *Server) createStamps(ctx context.Context, specs []StampSpec, placed boo
 			if err != nil {
 				return err
 			}
+			st.Request = request
 			tx.Stamps.Put(st)
+			made++
 		}
-		tx.Event(bulkhead.Event{
-			Time: s.c.Now().UTC(), Type: "stamps.created", Actor: actor(ctx),
-			Message: fmt.Sprintf("%d stamps created at once, from %s to %s", len(names), slices.Min(names), slices.Max(names)),
-		})
+		if made > 0 {
+			tx.Event(bulkhead.Event{
+				Time: s.c.Now().UTC(), Type: "stamps.created", Actor: actor(ctx),
+				Message: fmt.Sprintf("%d stamps created at once, from %s to %s", made, slices.Min(names), slices.Max(names)),
+			})
+		}
 		return nil
 	})
 	if err != nil {

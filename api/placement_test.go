@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -124,6 +125,27 @@ func TestBatch(t *testing.T) {
 	}
 	if len(secrets) != 2 {
 		t.Error("stamps of a batch share a generated secret")
+	}
+
+	// Who has heard no answer asks again, and is told that it is done; anybody else is
+	// refused.
+	ask := func(id string) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.url+"/v1/stamps/batch", strings.NewReader(`{"stamps":[{"name":"r-1","product":"shop"}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.authorize(req.Header)
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set(requestHeader, id)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode
+	}
+	if first, again, other := ask("one"), ask("one"), ask("two"); first != 200 || again != 200 || other != 409 {
+		t.Errorf("asked, asked again, asked by another: %d, %d, %d", first, again, other)
 	}
 
 	// With placed it answers when each is placed, or refused.

@@ -269,7 +269,10 @@ func (r *reign) plan(ctx context.Context) error {
 		s, ok := view.Stamps.Get(name)
 		switch {
 		case !ok:
-		case s.Desired != bulkhead.DesiredDeleted && (s.Node == "" || s.Preempted != "" || r.farm.Adrift(&s)):
+		case r.farm.Adrift(&s): // what it has there counts no more, nor does it stand in its own way
+			r.farm.RemoveStamp(name)
+			placeless = append(placeless, &s)
+		case s.Desired != bulkhead.DesiredDeleted && (s.Node == "" || s.Preempted != ""):
 			placeless = append(placeless, &s)
 		default:
 			if err := one(&s); err != nil {

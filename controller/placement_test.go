@@ -125,3 +125,30 @@ func TestControllerFollowsPolicy(t *testing.T) {
 		}
 	})
 }
+
+// TestControllerMovesAdrift: a stamp whose node is lost goes elsewhere, and neither
+// its quota nor whom it keeps apart from are itself.
+func TestControllerMovesAdrift(t *testing.T) {
+	lead(t, func(t *testing.T, s *store.Store) {
+		put(t, s, func(tx *store.Tx) {
+			tx.Policies.Put(bulkhead.Policy{Quotas: map[bulkhead.ProductName]bulkhead.Quota{"shop": {Stamps: 1}}})
+			tx.Nodes.Put(node("n1", 1<<30))
+			acme := stamp("acme", 1<<30)
+			acme.Product, acme.Terms.Apart = "shop", []bulkhead.Apart{{Key: "steel", Scope: bulkhead.ScopeRegion}}
+			tx.Stamps.Put(acme)
+		})
+		if got := get(t, s, "acme"); got.Node != "n1" {
+			t.Fatalf("on %q: %s", got.Node, got.Placement)
+		}
+		lost := node("n1", 1<<30)
+		lost.State = bulkhead.NodeLost
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(lost) })
+		if got := get(t, s, "acme"); got.Node != "n1" || got.Placement != "its node n1 is lost, and no node is ready (1 known)" {
+			t.Errorf("with no other node, on %q: %s", got.Node, got.Placement)
+		}
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("n2", 1<<30)) })
+		if got := get(t, s, "acme"); got.Node != "n2" || got.Epoch != 2 {
+			t.Errorf("on %q, epoch %d: %s", got.Node, got.Epoch, got.Placement)
+		}
+	})
+}
