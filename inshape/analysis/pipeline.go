@@ -317,7 +317,7 @@ func (a *analysis) thickness(ctx context.Context) (string, error) {
 
 const (
 	maxPlaces  = 64     // of thin walls and narrow gaps that are kept
-	maxSamples = 60_000 // of walls, and of gaps, beside the facets' middles
+	maxSamples = 20_000 // of walls, and of gaps, beside the facets' middles
 	curveStep  = 0.05   // mm between the points of printability.Thickness.Curve
 )
 
