@@ -181,6 +181,8 @@ func TestFarm(t *testing.T) {
 				}
 				return nil
 			})
+			// One fault at a time: a server that has just come back takes a moment to follow.
+			time.Sleep(3 * time.Second)
 			rest[0].Run("stamp", "update", "initech", "--no-wait", "--dry-run", "--label", "trial=x") // so that the client knows all servers
 			leader.Kill()
 			began := time.Now()
