@@ -13,8 +13,11 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"inshape/frame"
 
@@ -51,7 +54,11 @@ func (m *module) attachmentOperations() {
 	order := &huma.Param{Name: "id", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}}
 	api.OpenAPI().AddOperation(&huma.Operation{
 		OperationID: "create-attachment", Method: http.MethodPost, Path: path, Tags: tags, Summary: "Add a file: the body is its bytes, at most 32 MiB",
-		Parameters:  []*huma.Param{order, {Name: "name", In: "query", Required: true, Description: "File name", Schema: &huma.Schema{Type: huma.TypeString}}},
+		Parameters: []*huma.Param{
+			order,
+			{Name: "name", In: "query", Required: true, Description: "File name", Schema: &huma.Schema{Type: huma.TypeString}},
+			{Name: "Idempotency-Key", In: "header", Description: "A repetition gets the file that is there", Schema: &huma.Schema{Type: huma.TypeString}},
+		},
 		RequestBody: &huma.RequestBody{Required: true, Content: binary},
 		Responses:   map[string]*huma.Response{"201": {Description: "Created", Content: map[string]*huma.MediaType{"application/json": {Schema: api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Attachment](), true, "Attachment")}}}},
 	})
@@ -73,14 +80,16 @@ func (m *module) attachmentOperations() {
 
 // attach keeps a file: first whole on disk, then known.
 func (m *module) attach(ctx context.Context, order, name, kind string, body io.Reader) (*Attachment, error) {
-	if _, err := m.order(ctx, order); err != nil {
+	if err := m.store.View(ctx, func(tx *sql.Tx) error { return mustSee(tx, frame.Who(ctx), order) }); err != nil {
 		return nil, err
 	}
 	name = strings.TrimSpace(filepath.Base(strings.ReplaceAll(name, `\`, "/")))
-	if name == "" || name == "." || name == "/" || len(name) > 200 || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	if slices.Contains([]string{"", ".", "..", "/"}, name) || len(name) > 200 || !utf8.ValidString(name) ||
+		strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return nil, frame.Invalid("name: a file name of at most 200 bytes is needed, such as ?name=drawing.pdf")
 	}
-	if media, _, err := mime.ParseMediaType(kind); err != nil || strings.HasPrefix(media, "multipart/") {
+	kind, _, err := mime.ParseMediaType(kind)
+	if err != nil || strings.HasPrefix(kind, "multipart/") || len(kind) > 100 {
 		kind = "application/octet-stream"
 	}
 	who := frame.Who(ctx)
@@ -88,45 +97,87 @@ func (m *module) attach(ctx context.Context, order, name, kind string, body io.R
 	if err := m.keep(a, body); err != nil {
 		return nil, err
 	}
-	err := m.store.Update(ctx, func(tx *frame.Tx) error {
+	kept, err := frame.Once(ctx, m.store, func(tx *frame.Tx) (Attachment, error) {
 		o, err := loadOrder(tx.Tx, who, order)
 		if err != nil {
-			return err
+			return *a, err
 		}
 		var count int
 		if err := tx.QueryRow("SELECT count(*) FROM attachment WHERE order_id = ?", order).Scan(&count); err != nil {
-			return fmt.Errorf("count attachments: %w", err)
+			return *a, fmt.Errorf("count attachments: %w", err)
 		}
 		if count >= maxAttachments {
-			return frame.Conflict("order %d has %d files already", o.Number, count)
+			return *a, frame.Conflict("order %d has %d files already", o.Number, count)
 		}
 		if _, err := tx.Exec("INSERT INTO attachment (id, order_id, name, type, size, sha256, actor, by_name, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
 			a.ID, order, a.Name, a.Type, a.Size, a.SHA256, a.Actor, a.ByName, frame.Stamp(a.At)); err != nil {
-			return fmt.Errorf("save attachment: %w", err)
+			return *a, fmt.Errorf("save attachment: %w", err)
 		}
-		return errors.Join(tx.Emit("order.attached", o.ID, o.Party, a), tx.Audit("attachment.create", o.ID, "%s, %d bytes", a.Name, a.Size))
+		return *a, errors.Join(tx.Emit("order.attached", o.ID, o.Party, Attached{Order: o.ID, Number: o.Number, Attachment: *a}),
+			tx.Audit("order.attached", o.ID, "%s, %d bytes", a.Name, a.Size))
 	})
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(m.path(a.ID)))
 	}
-	return a, nil
+	if kept.ID == a.ID {
+		return a, nil
+	}
+	// The request was repeated. Its body was no part of what the key stands for.
+	if err := os.Remove(m.path(a.ID)); err != nil {
+		return nil, fmt.Errorf("forget repeated attachment: %w", err)
+	}
+	if kept.SHA256 != a.SHA256 {
+		return nil, frame.NewProblem(http.StatusUnprocessableEntity, "idempotency-key-reused", "this Idempotency-Key was used for another file").
+			Advise("Use a new key for every new file.")
+	}
+	return &kept, nil
+}
+
+// sweep removes what a crash left between the file and the store: files that no
+// order has.
+func (m *module) sweep(ctx context.Context) error {
+	files, err := os.ReadDir(m.files)
+	if err != nil {
+		return fmt.Errorf("sweep attachments: %w", err)
+	}
+	return m.store.View(ctx, func(tx *sql.Tx) error {
+		for _, file := range files {
+			known := false
+			if err := tx.QueryRow("SELECT EXISTS (SELECT 1 FROM attachment WHERE id = ?)", file.Name()).Scan(&known); err != nil {
+				return fmt.Errorf("sweep attachments: %w", err)
+			}
+			if known {
+				continue
+			}
+			if err := os.Remove(m.path(file.Name())); err != nil {
+				return fmt.Errorf("sweep attachments: %w", err)
+			}
+			m.log.Info("removed a file of no order", "file", file.Name())
+		}
+		return nil
+	})
 }
 
 func (m *module) path(attachment string) string { return filepath.Join(m.files, attachment) }
 
-// keep writes a file under its identifier, fsynced, or leaves nothing.
+// keep writes a file under its identifier, so that a crash cannot take it, or
+// leaves nothing.
 func (m *module) keep(a *Attachment, body io.Reader) (err error) {
 	file, err := os.CreateTemp(m.files, "new-")
 	if err != nil {
 		return fmt.Errorf("keep attachment: %w", err)
 	}
 	defer func() {
-		err = errors.Join(err, file.Close())
+		if err = errors.Join(err, file.Close()); err == nil {
+			err = os.Rename(file.Name(), m.path(a.ID))
+		}
 		if err != nil {
 			err = errors.Join(err, os.Remove(file.Name()))
 			return
 		}
-		err = os.Rename(file.Name(), m.path(a.ID))
+		if err = syncFolder(m.files); err != nil {
+			err = errors.Join(err, os.Remove(m.path(a.ID)))
+		}
 	}()
 	sum := sha256.New()
 	if a.Size, err = io.Copy(io.MultiWriter(file, sum), body); err != nil {
@@ -142,10 +193,19 @@ func (m *module) keep(a *Attachment, body io.Reader) (err error) {
 	return nil
 }
 
+// syncFolder puts the names in a folder on disk.
+func syncFolder(path string) error {
+	folder, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
 func (m *module) attachments(ctx context.Context, order string) ([]Attachment, error) {
 	var list []Attachment
 	err := m.store.View(ctx, func(tx *sql.Tx) error {
-		if _, err := loadOrder(tx, frame.Who(ctx), order); err != nil {
+		if err := mustSee(tx, frame.Who(ctx), order); err != nil {
 			return err
 		}
 		rows, err := tx.Query("SELECT id, name, type, size, sha256, actor, by_name, at FROM attachment WHERE order_id = ? ORDER BY id", order)

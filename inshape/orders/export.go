@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"inshape/frame"
 
@@ -20,7 +21,7 @@ var exportHeader = []string{
 	"finish", "tolerances", "quantity", "made", "scrapped", "shipped", "delivered", "line_state", "unit_price", "total", "reprint_of", "ship_to_country",
 }
 
-// exportOperation streams what a filter chooses, oldest page by page.
+// exportOperation streams what a filter chooses, a page at a time.
 func (m *module) exportOperation(ctx context.Context, in *struct {
 	Filter
 	Format string `query:"format" enum:"csv,json" default:"csv"`
@@ -42,8 +43,7 @@ func (m *module) exportOperation(ctx context.Context, in *struct {
 	}}, nil
 }
 
-// walk gives all orders of a filter, newest first, a page at a time. An error
-// ends it.
+// walk gives all orders of a filter, a page at a time. An error ends it.
 func (m *module) walk(ctx context.Context, f Filter) func(func(*Order, error) bool) {
 	return func(yield func(*Order, error) bool) {
 		page := frame.Page{Limit: 200}
@@ -94,9 +94,10 @@ func writeCSV(w io.Writer, orders func(func(*Order, error) bool)) error {
 	return out.Error()
 }
 
-// inert keeps a spreadsheet from taking a customer's text for a formula.
+// inert keeps a spreadsheet from taking a customer's text for a formula: OWASP,
+// CSV Injection, with the wide forms of the signs.
 func inert(cell string) string {
-	if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+	if first, _ := utf8.DecodeRuneInString(cell); cell != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", first) {
 		return "'" + cell
 	}
 	return cell

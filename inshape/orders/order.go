@@ -1,6 +1,7 @@
 package orders
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,6 +40,7 @@ type Order struct {
 	Lines     []Line    `json:"lines"`
 	At        time.Time `json:"at"`
 	Actor     string    `json:"actor" doc:"Who placed it"`
+	Asked     bool      `json:"asked" doc:"The customer said the last word in the conversation"`
 	Version   int64     `json:"version"`
 
 	stage State
@@ -45,8 +48,9 @@ type Order struct {
 
 // Step is one thing that happened to an order.
 type Step struct {
+	Sequence int64     `json:"sequence"`
 	At       time.Time `json:"at"`
-	Kind     string    `json:"kind" doc:"placed, confirmed, cancelled, verdict, reprint, or that of a line event"`
+	Kind     string    `json:"kind" doc:"placed, changed, confirmed, cancelled, verdict, requirements, price, reprint, or that of a line event"`
 	Line     string    `json:"line,omitempty"`
 	Quantity int       `json:"quantity,omitempty"`
 	State    State     `json:"state" doc:"The order's, afterwards"`
@@ -90,6 +94,8 @@ type Filter struct {
 	Material string `query:"material" maxLength:"64"`
 	Verdict  string `query:"verdict" enum:"missing," doc:"missing: with a line that nobody has accepted"`
 	Late     bool   `query:"late" doc:"Only those that are due before today and not delivered"`
+	Asked    bool   `query:"asked" doc:"Only those whose customer said the last word"`
+	Sort     string `query:"sort" enum:"newest,due" default:"newest" doc:"due: what is needed first stands first"`
 }
 
 func (m *module) orderOperations() {
@@ -105,7 +111,7 @@ func (m *module) orderOperations() {
 		return answer(m.create(ctx, in.Body))
 	})
 	huma.Register(api, huma.Operation{
-		OperationID: "list-orders", Method: http.MethodGet, Path: base, Tags: tags, Summary: "Orders, newest first",
+		OperationID: "list-orders", Method: http.MethodGet, Path: base, Tags: tags, Summary: "Orders, newest first unless sorted otherwise", Errors: []int{422},
 	}, func(ctx context.Context, in *struct {
 		frame.Page
 		Filter
@@ -119,12 +125,28 @@ func (m *module) orderOperations() {
 	}, func(ctx context.Context, in *OrderPath) (*orderAnswer, error) { return answer(m.order(ctx, in.ID)) })
 	huma.Register(api, huma.Operation{
 		OperationID: "get-order-history", Method: http.MethodGet, Path: base + "/{id}/history", Tags: tags, Summary: "What happened to it, oldest first", Errors: []int{404},
-	}, func(ctx context.Context, in *OrderPath) (*struct{ Body frame.List[Step] }, error) {
-		if _, err := m.order(ctx, in.ID); err != nil {
-			return nil, err
+	}, func(ctx context.Context, in *struct {
+		OrderPath
+		frame.Page
+	},
+	) (*struct{ Body frame.List[Step] }, error) {
+		after, err := strconv.ParseInt(cmp.Or(in.After, "0"), 10, 64)
+		if err != nil {
+			return nil, frame.Invalid("after: %q is not what a list gave as next", in.After)
 		}
-		steps, err := m.history(ctx, in.ID)
-		return &struct{ Body frame.List[Step] }{frame.ListOf(steps, max(len(steps), 1), nil)}, err
+		steps, err := m.history(ctx, in.ID, "seq > ? ORDER BY seq", after, in.Limit+1)
+		return &struct{ Body frame.List[Step] }{frame.ListOf(steps, in.Limit, func(s Step) string { return strconv.FormatInt(s.Sequence, 10) })}, err
+	})
+	huma.Register(api, huma.Operation{
+		OperationID: "change-order", Method: http.MethodPatch, Path: base + "/{id}", Tags: tags,
+		Summary: "Change what is given: a customer while the order is placed, staff while it is open", Errors: []int{404, 409, 412, 422},
+	}, func(ctx context.Context, in *struct {
+		OrderPath
+		frame.Match
+		Body OrderChange
+	},
+	) (*orderAnswer, error) {
+		return answer(m.edit(ctx, in.ID, in.Match, in.Body))
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "confirm-order", Method: http.MethodPost, Path: base + "/{id}/confirm", Tags: tags, Summary: "Say that the shop will make it", Errors: []int{403, 404, 409, 412},
@@ -149,8 +171,16 @@ func (m *module) orderOperations() {
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "export-orders", Method: http.MethodGet, Path: m.server.Base() + "/export", Tags: tags,
-		Summary: "Orders with their lines, as CSV (a row per line) or JSON (an order per line)", Errors: []int{403},
+		Summary: "Orders with their lines, as CSV (a row per line) or JSON (an order per line)", Errors: []int{422},
 	}, m.exportOperation)
+}
+
+// OrderChange is what can be changed of an order; what is left out stays.
+type OrderChange struct {
+	Reference *string  `json:"reference,omitempty" maxLength:"80"`
+	Notes     *string  `json:"notes,omitempty" maxLength:"4000"`
+	Due       *string  `json:"due,omitempty" pattern:"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$" doc:"Empty: it is not needed by a day"`
+	ShipTo    *Address `json:"ship_to,omitempty" doc:"While nothing has been shipped"`
 }
 
 // OrderPath names an order in a path.
@@ -177,8 +207,12 @@ func (m *module) create(ctx context.Context, in NewOrder) (*Order, error) {
 		ID: frame.NewID("ord"), Party: in.Party, Currency: in.Currency, Quote: in.Quote, Reference: in.Reference, Notes: in.Notes, Due: in.Due,
 		ShipTo: in.ShipTo, BillTo: in.BillTo, At: time.Now().UTC(), Actor: who.Subject, State: Placed, stage: Placed,
 	}
-	if _, err := time.Parse(time.DateOnly, in.Due); in.Due != "" && err != nil {
-		return nil, frame.Invalid("due: %q is no date, such as 2027-01-31", in.Due)
+	if err := checkDue(in.Due); err != nil {
+		return nil, err
+	}
+	o.ShipTo.ID = ""
+	if o.BillTo != nil {
+		o.BillTo.ID = ""
 	}
 	if err := m.fill(ctx, o, in); err != nil {
 		return nil, err
@@ -211,6 +245,13 @@ func (m *module) create(ctx context.Context, in NewOrder) (*Order, error) {
 	return &made, err
 }
 
+func checkDue(day string) error {
+	if _, err := time.Parse(time.DateOnly, day); day != "" && err != nil {
+		return frame.Invalid("due: %q is no date, such as 2027-01-31", day)
+	}
+	return nil
+}
+
 // fill gives an order its lines and prices.
 func (m *module) fill(ctx context.Context, o *Order, in NewOrder) error {
 	if in.Quote != "" {
@@ -229,7 +270,7 @@ func (m *module) fill(ctx context.Context, o *Order, in NewOrder) error {
 			line := Line{
 				ID: frame.NewID("lin"), Model: item.Model, Revision: item.Revision, Name: item.Name, Picture: item.Picture, Material: item.Material,
 				MaterialTitle: item.MaterialTitle, Progress: Progress{Quantity: item.Quantity}, UnitPrice: item.UnitPrice, Total: item.Total,
-				Verdict: &Verdict{Verdict: item.Verdict, By: "analysis", At: o.At},
+				Verdict: &Verdict{Verdict: item.Verdict, Accepted: true, By: "analysis", At: o.At},
 			}
 			if i < len(in.Requirements) {
 				line.Requirements = in.Requirements[i]
@@ -250,7 +291,7 @@ func (m *module) fill(ctx context.Context, o *Order, in NewOrder) error {
 		where := fmt.Sprintf("lines[%d]", i)
 		line := Line{
 			ID: frame.NewID("lin"), Model: l.Model, Revision: l.Revision, Name: l.Name, Material: l.Material, MaterialTitle: l.MaterialTitle,
-			Requirements: l.Requirements, Progress: Progress{Quantity: l.Quantity}, UnitPrice: l.UnitPrice,
+			Requirements: l.Requirements, Progress: Progress{Quantity: l.Quantity},
 		}
 		switch {
 		case l.UnitPrice != "" && !staff:
@@ -271,18 +312,9 @@ func (m *module) fill(ctx context.Context, o *Order, in NewOrder) error {
 		if line.MaterialTitle == "" {
 			line.MaterialTitle = line.Material
 		}
-		if line.UnitPrice == "" {
-			line.UnitPrice = "0"
+		if err := line.cost(cmp.Or(l.UnitPrice, "0")); err != nil {
+			return err
 		}
-		price, err := decimal.Parse(line.UnitPrice)
-		if err != nil || price.IsNeg() {
-			return frame.Invalid("%s.unit_price: %q is no amount of money, such as 12.50", where, line.UnitPrice)
-		}
-		total, err := price.MulExact(decimal.MustNew(int64(l.Quantity), 0), price.Scale())
-		if err != nil {
-			return frame.Invalid("%s: the amount is too large", where)
-		}
-		line.Total = total.String()
 		o.Lines = append(o.Lines, line)
 	}
 	return o.sum()
@@ -331,14 +363,21 @@ func insertOrder(tx *frame.Tx, o *Order) error {
 		string(shipTo), string(billTo), o.Actor, frame.Stamp(o.At)); err != nil {
 		return fmt.Errorf("save order: %w", err)
 	}
-	text := []string{fmt.Sprint(o.Number), o.PartyName, o.Reference, o.Notes, o.ShipTo.Name, o.ShipTo.Company, o.ShipTo.City}
 	for i := range o.Lines {
 		if err := insertLine(tx, o.ID, &o.Lines[i]); err != nil {
 			return err
 		}
-		text = append(text, o.Lines[i].Name, o.Lines[i].Material, o.Lines[i].MaterialTitle)
 	}
-	if _, err := tx.Exec("INSERT INTO order_text (order_id, text) VALUES (?, ?)", o.ID, strings.Join(text, " ")); err != nil {
+	return o.index(tx)
+}
+
+// index makes an order's words what search finds it by.
+func (o *Order) index(tx *frame.Tx) error {
+	text := []string{fmt.Sprint(o.Number), o.PartyName, o.Reference, o.Notes, o.ShipTo.Name, o.ShipTo.Company, o.ShipTo.City}
+	for _, l := range o.Lines {
+		text = append(text, l.Name, l.Material, l.MaterialTitle)
+	}
+	if _, err := tx.Exec("INSERT OR REPLACE INTO order_text (rowid, text) VALUES (?, ?)", o.Number, strings.Join(text, " ")); err != nil {
 		return fmt.Errorf("index order: %w", err)
 	}
 	return nil
@@ -368,32 +407,28 @@ func (o *Order) happened(tx *frame.Tx, step Step) error {
 		o.ID, step.Line, step.Kind, step.Quantity, o.State, step.Note, who.Subject, who.Name, frame.Stamp(time.Now())); err != nil {
 		return fmt.Errorf("save history: %w", err)
 	}
-	event := map[string]any{"order": o.ID, "number": o.Number, "state": o.State}
-	kind := "order." + step.Kind
-	if step.Line != "" {
-		event["line"], event["quantity"] = step.Line, step.Quantity
-		kind = "line." + step.Kind
-	}
-	if err := tx.Emit(kind, o.ID, o.Party, event); err != nil {
+	if err := o.emit(tx, step, before); err != nil {
 		return err
 	}
-	// What a line did may have moved the whole order on; who waits for that need not count lines.
-	if step.Line != "" && o.State != before {
-		if err := tx.Emit("order."+string(o.State), o.ID, o.Party, map[string]any{"order": o.ID, "number": o.Number, "state": o.State}); err != nil {
-			return err
-		}
+	return tx.Audit(step.name(), o.ID, "%s", strings.TrimSpace(step.Line+" "+step.Note))
+}
+
+// name is the name of a step in events and in the audit log.
+func (s Step) name() string {
+	if s.Line != "" {
+		return "line." + s.Kind
 	}
-	return tx.Audit(kind, o.ID, "%s", strings.TrimSpace(step.Line+" "+step.Note))
+	return "order." + s.Kind
 }
 
 const orderColumns = `o.id, o.number, o.party, CASE p.company WHEN '' THEN p.name ELSE p.company END, o.stage, o.state, o.currency, coalesce(o.quote, ''),
-	o.reference, o.notes, o.due, o.ship_to, o.bill_to, o.actor, o.at, o.version`
+	o.reference, o.notes, o.due, o.ship_to, o.bill_to, o.actor, o.at, o.asked, o.version`
 
 func scanOrder(row interface{ Scan(...any) error }) (*Order, error) {
 	var o Order
 	var at, shipTo, billTo string
 	if err := row.Scan(&o.ID, &o.Number, &o.Party, &o.PartyName, &o.stage, &o.State, &o.Currency, &o.Quote, &o.Reference, &o.Notes, &o.Due,
-		&shipTo, &billTo, &o.Actor, &at, &o.Version); err != nil {
+		&shipTo, &billTo, &o.Actor, &at, &o.Asked, &o.Version); err != nil {
 		return nil, err
 	}
 	o.At = frame.ParseStamp(at)
@@ -409,10 +444,20 @@ func loadOrder(tx *sql.Tx, who frame.Identity, id string) (*Order, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load order: %w", err)
 	}
-	if o.Lines, err = loadLines(tx, id); err != nil {
-		return nil, err
+	return o, loadLines(tx, o)
+}
+
+// mustSee refuses an order that is not there, or is not who's to see.
+func mustSee(tx *sql.Tx, who frame.Identity, id string) error {
+	var party string
+	err := tx.QueryRow("SELECT party FROM orders WHERE id = ?", id).Scan(&party)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && !who.Sees(party) {
+		return frame.NotFound("there is no order %s", id)
 	}
-	return o, o.sum()
+	if err != nil {
+		return fmt.Errorf("load order: %w", err)
+	}
+	return nil
 }
 
 func (m *module) order(ctx context.Context, id string) (*Order, error) {
@@ -424,24 +469,85 @@ func (m *module) order(ctx context.Context, id string) (*Order, error) {
 	return o, err
 }
 
-// change runs do on an order that the asker may see, and notes the step that it gives.
-func (m *module) change(ctx context.Context, id string, match frame.Match, do func(*frame.Tx, *Order) (Step, error)) (*Order, error) {
-	o, err := frame.Once(ctx, m.store, func(tx *frame.Tx) (Order, error) {
+// change runs do on an order that the asker may see, notes the step that it
+// gives, and answers with what is kept for a repetition of the request.
+func change[T any](ctx context.Context, m *module, id string, match frame.Match, do func(*frame.Tx, *Order) (Step, error), result func(*Order) (T, error)) (T, error) {
+	return frame.Once(ctx, m.store, func(tx *frame.Tx) (T, error) {
+		var none T
 		o, err := loadOrder(tx.Tx, frame.Who(ctx), id)
 		if err != nil {
-			return Order{}, err
+			return none, err
 		}
 		if err := match.Check(o.Version); err != nil {
-			return Order{}, err
+			return none, err
 		}
 		step, err := do(tx, o)
 		if err != nil {
-			return Order{}, err
+			return none, err
 		}
-		err = o.happened(tx, step)
-		return *o, err
+		if err := o.happened(tx, step); err != nil {
+			return none, err
+		}
+		return result(o)
 	})
-	return &o, err
+}
+
+// change is the function change for those who want the whole order.
+func (m *module) change(ctx context.Context, id string, match frame.Match, do func(*frame.Tx, *Order) (Step, error)) (*Order, error) {
+	return change(ctx, m, id, match, do, func(o *Order) (*Order, error) { return o, nil })
+}
+
+// not says that an order is in another state than the one that is needed.
+func (o *Order) not(needed State) *frame.Problem {
+	p := frame.Conflict("order %d is %s", o.Number, o.State)
+	if needed == Confirmed && o.State == Placed {
+		return p.Advise("Confirm it first.")
+	}
+	return p
+}
+
+// edit changes what an order says of itself.
+func (m *module) edit(ctx context.Context, id string, match frame.Match, in OrderChange) (*Order, error) {
+	staff := frame.Who(ctx).May(frame.Staff)
+	return m.change(ctx, id, match, func(tx *frame.Tx, o *Order) (Step, error) {
+		switch {
+		case o.State == Cancelled || o.State == Delivered:
+			return Step{}, o.not(Placed)
+		case o.State != Placed && !staff:
+			return Step{}, o.not(Placed).Advise("Ask the shop: leave a comment.")
+		}
+		var changed []string
+		for _, field := range []struct {
+			name string
+			now  *string
+			then *string
+		}{{"reference", &o.Reference, in.Reference}, {"notes", &o.Notes, in.Notes}, {"due", &o.Due, in.Due}} {
+			if field.then != nil && *field.then != *field.now {
+				*field.now, changed = *field.then, append(changed, field.name)
+			}
+		}
+		if err := checkDue(o.Due); err != nil {
+			return Step{}, err
+		}
+		if in.ShipTo != nil {
+			if slices.ContainsFunc(o.Lines, func(l Line) bool { return l.Shipped > 0 }) {
+				return Step{}, frame.Conflict("ship_to: pieces of order %d have been shipped", o.Number)
+			}
+			o.ShipTo, changed = *in.ShipTo, append(changed, "address")
+			o.ShipTo.ID = ""
+		}
+		if len(changed) == 0 {
+			return Step{}, frame.Invalid("nothing is to be changed")
+		}
+		shipTo, err := json.Marshal(o.ShipTo)
+		if err != nil {
+			return Step{}, fmt.Errorf("make address: %w", err)
+		}
+		if _, err := tx.Exec("UPDATE orders SET reference = ?, notes = ?, due = ?, ship_to = ? WHERE id = ?", o.Reference, o.Notes, o.Due, string(shipTo), o.ID); err != nil {
+			return Step{}, fmt.Errorf("save order: %w", err)
+		}
+		return Step{Kind: "changed", Note: strings.Join(changed, ", ")}, o.index(tx)
+	})
 }
 
 func (m *module) confirm(ctx context.Context, id string, match frame.Match, text string) (*Order, error) {
@@ -450,7 +556,7 @@ func (m *module) confirm(ctx context.Context, id string, match frame.Match, text
 	}
 	return m.change(ctx, id, match, func(_ *frame.Tx, o *Order) (Step, error) {
 		if o.stage != Placed {
-			return Step{}, frame.Conflict("order %d is %s", o.Number, o.State)
+			return Step{}, o.not(Placed)
 		}
 		for i, l := range o.Lines {
 			if !l.Cancelled && !l.Verdict.Accepts() {
@@ -469,11 +575,11 @@ func (m *module) cancel(ctx context.Context, id string, match frame.Match, text 
 		if o.State == Cancelled {
 			return Step{}, frame.Conflict("order %d is cancelled already", o.Number)
 		}
+		if l := o.uncancellable(staff); l != nil {
+			return Step{}, frame.Conflict("order %d: %s is %s", o.Number, l.Name, l.State()).Advise("Ask the shop: leave a comment.")
+		}
 		for i := range o.Lines {
 			l := &o.Lines[i]
-			if l.Shipped > 0 || !staff && l.State() != Waiting && l.State() != Cancelled {
-				return Step{}, frame.Conflict("order %d: %s is %s", o.Number, l.Name, l.State()).Advise("Ask the shop: leave a comment.")
-			}
 			if l.Cancelled {
 				continue
 			}
@@ -487,6 +593,23 @@ func (m *module) cancel(ctx context.Context, id string, match frame.Match, text 
 	})
 }
 
+// uncancellable is a line that keeps the order from being cancelled: staff may
+// while nothing has left, a customer while nothing has begun.
+func (o *Order) uncancellable(staff bool) *Line {
+	for i, l := range o.Lines {
+		if l.Shipped > 0 || !staff && l.State() != Waiting && l.State() != Cancelled {
+			return &o.Lines[i]
+		}
+	}
+	return nil
+}
+
+// open and dueKey are what the index orders_open has.
+const (
+	open   = "o.state NOT IN ('delivered', 'cancelled')"
+	dueKey = "CASE o.due WHEN '' THEN '9' ELSE o.due END"
+)
+
 // where makes a Filter's condition on orders o.
 func (f Filter) where(who frame.Identity) (string, []any, error) {
 	conditions, args := []string{"1"}, []any{}
@@ -498,7 +621,7 @@ func (f Filter) where(who frame.Identity) (string, []any, error) {
 	}
 	switch {
 	case f.State == "open":
-		add("o.state NOT IN ('delivered', 'cancelled')")
+		add(open)
 	case f.State != "" && !slices.Contains(OrderStates, State(f.State)):
 		return "", nil, frame.Invalid("state: %q is none; there are open, %s", f.State, joinStates())
 	case f.State != "":
@@ -508,19 +631,22 @@ func (f Filter) where(who frame.Identity) (string, []any, error) {
 		add("o.party = ?", f.Party)
 	}
 	if f.Material != "" {
-		add("EXISTS (SELECT 1 FROM line l WHERE l.order_id = o.id AND l.material = ?)", f.Material)
+		add("o.id IN (SELECT order_id FROM line WHERE material = ?)", f.Material)
 	}
 	if f.Verdict != "" {
 		add("o.state = 'placed' AND EXISTS (SELECT 1 FROM line l WHERE l.order_id = o.id AND l.verdict = '' AND NOT l.cancelled)")
 	}
 	if f.Late {
-		add("o.due <> '' AND o.due < ? AND o.state NOT IN ('delivered', 'cancelled')", time.Now().UTC().Format(time.DateOnly))
+		add(open+" AND "+dueKey+" < ?", time.Now().UTC().Format(time.DateOnly))
+	}
+	if f.Asked {
+		add("o.asked")
 	}
 	if words := strings.FieldsFunc(f.Query, func(r rune) bool { return !isWord(r) }); len(words) > 0 {
 		for i, w := range words {
 			words[i] = `"` + w + `"*`
 		}
-		add("o.id IN (SELECT order_id FROM order_text WHERE text MATCH ?)", strings.Join(words, " "))
+		add("o.number IN (SELECT rowid FROM order_text WHERE text MATCH ?)", strings.Join(words, " "))
 	} else if strings.TrimSpace(f.Query) != "" {
 		add("0") // nothing that could be found
 	}
@@ -532,11 +658,22 @@ func (m *module) list(ctx context.Context, f Filter, page frame.Page) (frame.Lis
 	if err != nil {
 		return frame.List[Order]{}, err
 	}
+	order, cursor := " ORDER BY o.id DESC LIMIT ?", func(o Order) string { return o.ID }
+	if f.Sort == "due" {
+		order, cursor = " ORDER BY "+dueKey+", o.id LIMIT ?", func(o Order) string { return cmp.Or(o.Due, "9") + " " + o.ID }
+	}
+	if page.After != "" && f.Sort == "due" {
+		due, id, ok := strings.Cut(page.After, " ")
+		if !ok {
+			return frame.List[Order]{}, frame.Invalid("after: %q is not what a list gave as next", page.After)
+		}
+		where, args = where+" AND ("+dueKey+", o.id) > (?, ?)", append(args, due, id)
+	} else if page.After != "" {
+		where, args = where+" AND o.id < ?", append(args, page.After)
+	}
 	var list []Order
 	err = m.store.View(ctx, func(tx *sql.Tx) error {
-		args := append(args, page.After, page.After, page.Limit+1)
-		rows, err := tx.Query("SELECT "+orderColumns+" FROM orders o JOIN party p ON p.id = o.party WHERE "+where+
-			" AND (? = '' OR o.id < ?) ORDER BY o.id DESC LIMIT ?", args...)
+		rows, err := tx.Query("SELECT "+orderColumns+" FROM orders o JOIN party p ON p.id = o.party WHERE "+where+order, append(args, page.Limit+1)...)
 		if err != nil {
 			return err
 		}
@@ -551,26 +688,27 @@ func (m *module) list(ctx context.Context, f Filter, page frame.Page) (frame.Lis
 		if err := rows.Err(); err != nil {
 			return err
 		}
+		orders := make([]*Order, len(list))
 		for i := range list {
-			if list[i].Lines, err = loadLines(tx, list[i].ID); err != nil {
-				return err
-			}
-			if err := list[i].sum(); err != nil {
-				return err
-			}
+			orders[i] = &list[i]
 		}
-		return nil
+		return loadLines(tx, orders...)
 	})
 	if err != nil {
 		return frame.List[Order]{}, fmt.Errorf("list orders: %w", err)
 	}
-	return frame.ListOf(list, page.Limit, func(o Order) string { return o.ID }), nil
+	return frame.ListOf(list, page.Limit, cursor), nil
 }
 
-func (m *module) history(ctx context.Context, id string) ([]Step, error) {
+// history are up to limit steps of an order that the asker may see, of those
+// and in the order that part says.
+func (m *module) history(ctx context.Context, id, part string, cursor int64, limit int) ([]Step, error) {
 	var steps []Step
 	err := m.store.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.Query("SELECT at, kind, line, quantity, state, note, actor, name FROM history WHERE order_id = ? ORDER BY seq", id)
+		if err := mustSee(tx, frame.Who(ctx), id); err != nil {
+			return err
+		}
+		rows, err := tx.Query("SELECT seq, at, kind, line, quantity, state, note, actor, name FROM history WHERE order_id = ? AND "+part+" LIMIT ?", id, cursor, limit)
 		if err != nil {
 			return err
 		}
@@ -578,7 +716,7 @@ func (m *module) history(ctx context.Context, id string) ([]Step, error) {
 		for rows.Next() {
 			var s Step
 			var at string
-			if err := rows.Scan(&at, &s.Kind, &s.Line, &s.Quantity, &s.State, &s.Note, &s.Actor, &s.Name); err != nil {
+			if err := rows.Scan(&s.Sequence, &at, &s.Kind, &s.Line, &s.Quantity, &s.State, &s.Note, &s.Actor, &s.Name); err != nil {
 				return err
 			}
 			s.At = frame.ParseStamp(at)

@@ -7,10 +7,12 @@
 // line by hand whether it can be made. The module makes nothing and ships
 // nothing: whoever does tells it, by line events.
 //
-// Start with [Module]; state.go holds the rules of an order's life.
+// Start with [Module]; state.go holds the rules of an order's life. pages.go says
+// which pages there are; each has a file.
 package orders
 
 import (
+	"context"
 	"embed"
 	"io/fs"
 	"log/slog"
@@ -40,6 +42,9 @@ func Module() frame.Module {
 				m.analysis = s.Client("analysis")
 			}
 			if err := os.MkdirAll(m.files, 0o700); err != nil {
+				return err
+			}
+			if err := m.sweep(context.Background()); err != nil {
 				return err
 			}
 			m.partyOperations()

@@ -46,6 +46,13 @@ type partyAnswer struct {
 	Body Party
 }
 
+func partyOr(p Party, err error) (*partyAnswer, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &partyAnswer{frame.ETag(p.Version), p}, nil
+}
+
 func (m *module) partyOperations() {
 	api, base, tags := m.server.API, m.server.Base(), []string{"Parties"}
 	huma.Register(api, huma.Operation{
@@ -56,18 +63,8 @@ func (m *module) partyOperations() {
 		Body Party
 	},
 	) (*partyAnswer, error) {
-		if err := frame.Require(ctx, frame.Staff); err != nil {
-			return nil, err
-		}
-		p, err := frame.Once(ctx, m.store, func(tx *frame.Tx) (Party, error) {
-			p := in.Body
-			p.ID = frame.NewID("pty")
-			if err := putParty(tx, &p); err != nil {
-				return p, err
-			}
-			return p, tx.Audit("party.create", p.ID, "%s", p.Name)
-		})
-		return &partyAnswer{frame.ETag(p.Version), p}, err
+		p, err := m.createParty(ctx, in.Body)
+		return partyOr(p, err)
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "list-parties", Method: http.MethodGet, Path: base + "/parties", Tags: tags, Summary: "Parties, newest first", Errors: []int{403},
@@ -89,7 +86,7 @@ func (m *module) partyOperations() {
 	},
 	) (*partyAnswer, error) {
 		p, err := m.party(ctx, in.ID)
-		return &partyAnswer{frame.ETag(p.Version), p}, err
+		return partyOr(p, err)
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "change-party", Method: http.MethodPut, Path: base + "/parties/{id}", Tags: tags, Summary: "Change a party", Errors: []int{404, 412, 422},
@@ -100,7 +97,7 @@ func (m *module) partyOperations() {
 	},
 	) (*partyAnswer, error) {
 		p, err := m.changeParty(ctx, in.ID, in.Match, in.Body)
-		return &partyAnswer{frame.ETag(p.Version), p}, err
+		return partyOr(p, err)
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "create-address", Method: http.MethodPost, Path: base + "/parties/{id}/addresses", Tags: tags, DefaultStatus: http.StatusCreated,
@@ -123,7 +120,7 @@ func (m *module) partyOperations() {
 		ID string `path:"id" maxLength:"64"`
 	},
 	) (*struct{ Body frame.List[Address] }, error) {
-		if _, err := m.party(ctx, in.ID); err != nil {
+		if err := m.ensureParty(ctx, in.ID); err != nil {
 			return nil, err
 		}
 		list, err := m.addresses(ctx, in.ID)
@@ -141,14 +138,28 @@ func (m *module) partyOperations() {
 	})
 }
 
+func (m *module) createParty(ctx context.Context, in Party) (Party, error) {
+	if err := frame.Require(ctx, frame.Staff); err != nil {
+		return Party{}, err
+	}
+	return frame.Once(ctx, m.store, func(tx *frame.Tx) (Party, error) {
+		in.ID, in.Version = frame.NewID("pty"), 0
+		return in, putParty(tx, &in)
+	})
+}
+
 const maxAddresses = 50
 
-// putParty writes a party of version p.Version (0: a new one) as the next version.
+// putParty writes a party as the version after p.Version; 0 is a new one.
 func putParty(tx *frame.Tx, p *Party) error {
 	if p.Version == 0 {
 		p.At = time.Now().UTC()
 	}
 	p.Version++
+	what := "party.change"
+	if p.Version == 1 {
+		what = "party.create"
+	}
 	_, err := tx.Exec(`INSERT INTO party (id, name, company, email, phone, tax_id, at, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET name = excluded.name, company = excluded.company, email = excluded.email, phone = excluded.phone,
 			tax_id = excluded.tax_id, version = excluded.version`,
@@ -156,7 +167,7 @@ func putParty(tx *frame.Tx, p *Party) error {
 	if err != nil {
 		return fmt.Errorf("save party: %w", err)
 	}
-	return nil
+	return tx.Audit(what, p.ID, "%s", p.Name)
 }
 
 const partyColumns = "id, name, company, email, phone, tax_id, at, version"
@@ -234,18 +245,23 @@ func (m *module) parties(ctx context.Context, query string, page frame.Page) (fr
 	return frame.ListOf(list, page.Limit, func(p Party) string { return p.ID }), nil
 }
 
+// addAddress keeps an address. One that the party has already is not kept twice.
 func addAddress(tx *frame.Tx, party string, a Address) (Address, error) {
+	a.ID = ""
+	value, err := json.Marshal(a)
+	if err != nil {
+		return a, fmt.Errorf("make address: %w", err)
+	}
+	err = tx.QueryRow("SELECT id FROM address WHERE party = ? AND value = ?", party, string(value)).Scan(&a.ID)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return a, err
+	}
 	var count int
 	if err := tx.QueryRow("SELECT count(*) FROM address WHERE party = ?", party).Scan(&count); err != nil {
 		return a, fmt.Errorf("count addresses: %w", err)
 	}
 	if count >= maxAddresses {
 		return a, frame.Conflict("there are %d addresses already", count).Advise("Delete one that is not used any more.")
-	}
-	a.ID = ""
-	value, err := json.Marshal(a)
-	if err != nil {
-		return a, fmt.Errorf("make address: %w", err)
 	}
 	a.ID = frame.NewID("adr")
 	if _, err := tx.Exec("INSERT INTO address (id, party, value, at) VALUES (?, ?, ?, ?)", a.ID, party, string(value), frame.Stamp(time.Now())); err != nil {
@@ -284,11 +300,8 @@ func (m *module) addresses(ctx context.Context, party string) ([]Address, error)
 
 // changeParty replaces what may be changed of a party.
 func (m *module) changeParty(ctx context.Context, id string, match frame.Match, in Party) (Party, error) {
-	if _, err := m.party(ctx, id); err != nil {
+	if err := m.ensureParty(ctx, id); err != nil {
 		return Party{}, err
-	}
-	if in.Name == "" {
-		return Party{}, frame.Invalid("name: a name is needed")
 	}
 	var p Party
 	err := m.store.Update(ctx, func(tx *frame.Tx) error {
@@ -301,16 +314,13 @@ func (m *module) changeParty(ctx context.Context, id string, match frame.Match, 
 		}
 		p = in
 		p.ID, p.At, p.Version = old.ID, old.At, old.Version
-		if err := putParty(tx, &p); err != nil {
-			return err
-		}
-		return tx.Audit("party.change", p.ID, "%s", p.Name)
+		return putParty(tx, &p)
 	})
 	return p, err
 }
 
 func (m *module) deleteAddress(ctx context.Context, party, id string) error {
-	if _, err := m.party(ctx, party); err != nil {
+	if err := m.ensureParty(ctx, party); err != nil {
 		return err
 	}
 	return m.store.Update(ctx, func(tx *frame.Tx) error {
@@ -325,6 +335,6 @@ func (m *module) deleteAddress(ctx context.Context, party, id string) error {
 		if n == 0 {
 			return frame.NotFound("there is no address %s", id)
 		}
-		return tx.Audit("address.delete", id, "")
+		return tx.Audit("address.delete", id, "of %s", party)
 	})
 }

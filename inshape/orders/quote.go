@@ -41,6 +41,7 @@ func noAnalysis() error {
 }
 
 // acceptedQuote reads a quote that may be ordered: the asker's, and accepted.
+// With it the verdicts on its items are accepted, those by hand of staff among them.
 func (m *module) acceptedQuote(ctx context.Context, id string) (*quote, error) {
 	if m.analysis == nil {
 		return nil, noAnalysis()
@@ -61,8 +62,8 @@ func (m *module) acceptedQuote(ctx context.Context, id string) (*quote, error) {
 		return nil, frame.Conflict("quote %s has no items", id)
 	}
 	for i, item := range q.Items {
-		if item.Verdict != "printable" && item.Verdict != "with-remarks" {
-			return nil, frame.NewProblem(http.StatusConflict, "no-accepted-verdict", "item %d: %s cannot be made in %s", i+1, item.Name, item.MaterialTitle)
+		if item.Verdict == "" || item.Quantity < 1 {
+			return nil, fmt.Errorf("read quote %s: item %d has no verdict or no quantity", id, i+1)
 		}
 	}
 	return &q, nil
@@ -86,7 +87,7 @@ func (m *module) acceptedVerdict(ctx context.Context, where, model string, revis
 	}
 	for _, v := range answer.Items {
 		if v.Material == material && v.Accepted {
-			return &Verdict{Verdict: v.Verdict, By: "analysis", At: time.Now().UTC()}, nil
+			return &Verdict{Verdict: v.Verdict, Accepted: true, By: "analysis", At: time.Now().UTC()}, nil
 		}
 	}
 	return nil, frame.NewProblem(http.StatusConflict, "no-accepted-verdict", "%s: revision %d of %s has no accepted verdict for %s", where, revision, model, material).

@@ -26,6 +26,9 @@ var OrderStates = []State{Placed, Confirmed, InProduction, Made, Shipped, Delive
 
 var lineRank = []State{Waiting, InProduction, Made, Shipped, Delivered}
 
+// maxScrapped bounds the failures of a line.
+const maxScrapped = 1_000_000
+
 // Progress counts the pieces of a line. Delivered <= Shipped <= Made <= Quantity.
 type Progress struct {
 	Quantity  int  `json:"quantity" minimum:"1" maximum:"100000"`
@@ -67,12 +70,15 @@ const (
 	Cancel  Kind = "cancelled" // the line will not be made
 )
 
+// Counts tells whether the event is about a number of pieces.
+func (k Kind) Counts() bool { return k != Start && k != Cancel }
+
 // Apply gives the counters after an event, or why it cannot be.
 func (p Progress) Apply(kind Kind, quantity int) (Progress, string) {
 	if p.Cancelled {
 		return p, "the line is cancelled"
 	}
-	if counted := kind != Start && kind != Cancel; counted && quantity < 1 {
+	if kind.Counts() && quantity < 1 {
 		return p, "a quantity of at least 1 is needed"
 	}
 	switch kind {
@@ -84,8 +90,12 @@ func (p Progress) Apply(kind Kind, quantity int) (Progress, string) {
 		}
 		p.Started, p.Made = true, p.Made+quantity
 	case Scrap:
-		if quantity > p.Quantity {
-			return p, sayLeft(quantity, p.Quantity, "ordered")
+		// Only what is not made yet can fail; it may fail more than once.
+		if quantity > p.Quantity-p.Made {
+			return p, sayLeft(quantity, p.Quantity-p.Made, "to be made")
+		}
+		if p.Scrapped > maxScrapped-quantity {
+			return p, fmt.Sprintf("%d pieces have failed already; cancel the line", p.Scrapped)
 		}
 		p.Started, p.Scrapped = true, p.Scrapped+quantity
 	case Ship:
@@ -110,9 +120,10 @@ func (p Progress) Apply(kind Kind, quantity int) (Progress, string) {
 }
 
 // OrderState is an order's state: what was decided (placed, confirmed or
-// cancelled), and behind confirmed what its lines say. Cancelled lines do not count.
+// cancelled), and behind confirmed what its lines say. Cancelled lines do not
+// count; an order that has no others is cancelled.
 func OrderState(stage State, lines []Progress) State {
-	if stage != Confirmed {
+	if stage == Cancelled {
 		return stage
 	}
 	least, most := len(lineRank), -1
@@ -124,6 +135,8 @@ func OrderState(stage State, lines []Progress) State {
 	switch {
 	case most < 0:
 		return Cancelled
+	case stage != Confirmed:
+		return stage
 	case least >= slices.Index(lineRank, Made):
 		return lineRank[least]
 	case most >= slices.Index(lineRank, InProduction):

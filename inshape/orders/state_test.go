@@ -30,9 +30,11 @@ func TestLineStates(t *testing.T) {
 			{Make, 1, Made, "1 is more than the 0 to be made"},
 		},
 		"failures are made again": {
-			{Scrap, 2, InProduction, ""},
+			{Scrap, 3, InProduction, ""},
+			{Scrap, 3, InProduction, ""},
+			{Scrap, 4, InProduction, "4 are more than the 3 to be made"},
 			{Make, 3, Made, ""},
-			{Scrap, 4, Made, "4 are more than the 3 ordered"},
+			{Scrap, 1, Made, "1 is more than the 0 to be made"},
 		},
 		"cancelled stays so":         {{Cancel, 0, Cancelled, ""}, {Make, 1, Cancelled, "the line is cancelled"}},
 		"what left cannot be undone": {{Make, 1, InProduction, ""}, {Ship, 1, InProduction, ""}, {Cancel, 0, InProduction, "pieces of it have been shipped"}},
@@ -71,6 +73,8 @@ func TestOrderStateFollowsItsLines(t *testing.T) {
 		{Confirmed, []Progress{line(2, 2, 0), line(2, 2, 2)}, Shipped},
 		{Confirmed, []Progress{line(2, 2, 2), gone}, Delivered},
 		{Confirmed, []Progress{gone, gone}, Cancelled},
+		{Placed, []Progress{gone, gone}, Cancelled},
+		{Placed, []Progress{gone, line(0, 0, 0)}, Placed},
 		{Cancelled, []Progress{line(1, 0, 0)}, Cancelled},
 	} {
 		if got := OrderState(c.stage, c.lines); got != c.want {

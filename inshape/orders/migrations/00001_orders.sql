@@ -33,10 +33,14 @@ CREATE TABLE orders (
     bill_to   TEXT NOT NULL,
     actor     TEXT NOT NULL,
     at        TEXT NOT NULL,
+    asked     INTEGER NOT NULL DEFAULT 0, -- the customer said the last word
     version   INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX orders_party ON orders (party, id);
 CREATE INDEX orders_state ON orders (state, id);
+-- The work list: what is neither delivered nor cancelled is little beside what once was.
+CREATE INDEX orders_open ON orders (CASE due WHEN '' THEN '9' ELSE due END, id) WHERE state NOT IN ('delivered', 'cancelled');
+CREATE INDEX orders_asked ON orders (id) WHERE asked;
 
 CREATE TABLE line (
     id             TEXT PRIMARY KEY,
@@ -62,6 +66,7 @@ CREATE TABLE line (
     CHECK (delivered >= 0 AND delivered <= shipped AND shipped <= made AND made <= quantity)
 );
 CREATE INDEX line_order ON line (order_id, id);
+CREATE INDEX line_material ON line (material, order_id);
 
 -- What happened, to an order or to one of its lines; it only grows.
 CREATE TABLE history (
@@ -103,4 +108,5 @@ CREATE TABLE attachment (
 );
 CREATE INDEX attachment_order ON attachment (order_id, id);
 
-CREATE VIRTUAL TABLE order_text USING fts5 (order_id UNINDEXED, text, tokenize = 'unicode61 remove_diacritics 2');
+-- The words of an order; rowid is its number.
+CREATE VIRTUAL TABLE order_text USING fts5 (text, tokenize = 'unicode61 remove_diacritics 2');
