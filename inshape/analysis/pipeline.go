@@ -295,6 +295,10 @@ func (a *analysis) thickness(ctx context.Context) (string, error) {
 	for _, m := range a.in.Materials.Materials {
 		wall, gap = max(wall, m.Wall.Unsupported), max(gap, m.Clearance)
 	}
+	if largest := max(f.Box[0], f.Box[1], f.Box[2]); largest < 2*wall {
+		// As when it was read in the wrong unit: every point would be as near to all facets.
+		return fmt.Sprintf("it is %.3g mm long, which is less than the walls that count", largest), errSkip
+	}
 	walls, err := a.tree.Thickness(ctx, mesh.WidthOptions{Limit: wall, Reach: max(5, 3*wall), Samples: maxSamples, Places: maxPlaces})
 	if err != nil {
 		return "", err

@@ -8,6 +8,7 @@ import (
 
 	"inshape/frame"
 	"inshape/frame/frametest"
+	"inshape/material"
 	"inshape/mesh"
 )
 
@@ -156,6 +157,19 @@ func TestMissingUnitIsAskedFor(t *testing.T) {
 		t.Errorf("%s, %+v", m.Revision.State, m.Revision.Report)
 	}
 	c.Put(modelsPath+"/"+m.ID+"/unit", `{"unit":"inch"}`).Refused(409, "conflict")
+}
+
+// A file that is read in the wrong unit is small beyond measure: that must cost
+// nothing, and is told.
+func TestWrongUnitCostsNothing(t *testing.T) {
+	r, err := Analyse(t.Context(), Input{Name: "metres.stl", Data: stl(t, ball(0.02, 160)), Unit: mesh.Millimetre, Materials: material.Default()}, nil, func(s Step) {
+		if s.Name == Thickness && s.State != StepSkipped {
+			t.Errorf("the walls: %s, %s", s.State, s.Detail)
+		}
+	})
+	if err != nil || r.Report.Facts.UnitGuess != mesh.Metre {
+		t.Errorf("guess %q, %v", r.Report.Facts.UnitGuess, err)
+	}
 }
 
 func TestSharedPicture(t *testing.T) {

@@ -72,18 +72,22 @@ func analyseFile(ctx context.Context, path string, materials *material.Set, step
 		return analysed{}, err
 	}
 	one := analysed{name: filepath.Base(path)}
-	in := analysis.Input{Name: one.name, Data: data, Unit: mesh.Millimetre, Materials: materials, Mark: "Inshape"}
+	in := analysis.Input{Name: one.name, Data: data, Materials: materials, Mark: "Inshape"}
 	kind, begun := analysis.Original, time.Now()
 	for {
 		var at time.Time
 		result, err := analysis.Analyse(ctx, in, func(analysis.StepName) { at = time.Now() },
 			func(s analysis.Step) { steps[s.Name] += time.Since(at) })
-		one.took = time.Since(begun)
-		one.revisions++
 		var fault *mesh.Error
 		var refusal *analysis.Refusal
+		if errors.As(err, &fault) && fault.Guess != "" { // as somebody would answer who is asked
+			in.Unit = fault.Guess
+			continue
+		}
+		one.took = time.Since(begun)
+		one.revisions++
 		switch {
-		case errors.As(err, &fault), errors.As(err, &refusal):
+		case fault != nil, errors.As(err, &refusal):
 			if one.revisions == 1 {
 				one.refused = err.Error()
 			}
