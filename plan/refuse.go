@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,7 +41,6 @@ func (f *Farm) refuse(q *search) *bulkhead.Error {
 	}
 	// What no matching node has, each resource by itself.
 	type need struct {
-		name string
 		have func(p *place) bool
 		free func(p *place) int64
 		text func(n int64) string
@@ -69,7 +69,7 @@ func (f *Farm) refuse(q *search) *bulkhead.Error {
 	}
 	largest := func(n need) string {
 		best := slices.MaxFunc(match, func(a, b *place) int {
-			return cmpOr(n.free(a)-n.free(b), strings.Compare(string(b.node.Name), string(a.node.Name)))
+			return cmp.Or(cmp.Compare(n.free(a), n.free(b)), cmp.Compare(b.node.Name, a.node.Name))
 		})
 		return fmt.Sprintf("%s on %s", n.text(max(0, n.free(best))), best.node.Name)
 	}
@@ -92,16 +92,6 @@ func (f *Farm) refuse(q *search) *bulkhead.Error {
 			WithHint("add a node, move or delete stamps, or let the stamp request less")
 	}
 	return exhausted("%s", f.keptFrom(q, match, where, counted))
-}
-
-func cmpOr(n int64, or int) int {
-	switch {
-	case n < 0:
-		return -1
-	case n > 0:
-		return 1
-	}
-	return or
 }
 
 // unmet says how many of the ready nodes meet each demand alone.
