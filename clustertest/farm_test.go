@@ -195,8 +195,13 @@ func TestFarm(t *testing.T) {
 		}
 		slices.Sort(pauses)
 		t.Logf("pause of writes after kill -9 of the leader, %d trials: median %v, slowest %v", len(pauses), pauses[len(pauses)/2].Round(time.Millisecond), pauses[len(pauses)-1].Round(time.Millisecond))
-		if p := pauses[(len(pauses)*99)/100]; p > 3*time.Second*patience() {
-			t.Errorf("p99 of %d pauses is %v", len(pauses), p)
+		// A handful says nothing of the hundredth: of few the median has to hold.
+		judged := pauses[len(pauses)/2]
+		if len(pauses) >= 50 {
+			judged = pauses[len(pauses)*99/100]
+		}
+		if judged > 3*time.Second*patience() {
+			t.Errorf("of %d pauses the one that counts is %v", len(pauses), judged)
 		}
 		ready(t, s1, "n1", "n2", "n3")
 		w.Expect(t, "with leaders dying")
