@@ -3,6 +3,7 @@ package clustertest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -176,6 +177,14 @@ func TestInshape(t *testing.T) {
 		}
 	})
 	acme, globex := n.admin("acme"), n.admin("globex")
+	for b, modules := range map[*browser]int{acme: 1, globex: 2} {
+		n.Until(time.Minute, "the front at "+b.host+" has found its modules", func() error {
+			if _, text := b.get("/api/front/modules"); strings.Count(text, `"up":true`) != modules {
+				return errors.New(text)
+			}
+			return nil
+		})
+	}
 
 	t.Run("each has its modules", func(t *testing.T) {
 		if status, page := acme.get("/"); status != 200 || !strings.Contains(page, "Acme Prototypes") || !strings.Contains(page, `href="/analysis/"`) || strings.Contains(page, `href="/orders/"`) {
