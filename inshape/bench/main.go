@@ -5,6 +5,7 @@
 //
 //	go run ./bench FOLDER...            everything
 //	go run ./bench -only kernel FOLDER  one section
+//	go run ./bench -only orders         it needs no models
 //
 // A section is a function in a file of its own and a line in sections.
 package main
@@ -42,6 +43,7 @@ var sections = []section{
 	{"thickness", "walls, gaps and trapped volumes", thickness},
 	{"hollow", "hollowing with escape holes", hollow},
 	{"orient", "the build direction", orient},
+	{"orders", "line events of a server that is a process of its own", orders},
 }
 
 // bench is what the sections work with.
@@ -71,7 +73,7 @@ func run(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() == 0 || *rounds < 1 {
+	if flags.NArg() == 0 && *only != "orders" || *rounds < 1 {
 		return errors.New("name at least one folder of models, and one round")
 	}
 	b := &bench{rounds: *rounds}
