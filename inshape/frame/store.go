@@ -32,7 +32,16 @@ type Store struct {
 	committing bool      // guarded by mu
 
 	committed *bell // tells readers of the outbox that there may be more
+
+	// Statements of write, by their text: parsing one costs more than running it.
+	// Both are only of the commit that is under way.
+	statements map[string]*sql.Stmt
+	wanted     []string // to be prepared before the next commit
 }
+
+// maxStatements bounds the statements that are kept: texts that are put
+// together from parts could be without end.
+const maxStatements = 256
 
 type update struct {
 	ctx  context.Context
@@ -44,8 +53,42 @@ type update struct {
 // Tx is a transaction that may write.
 type Tx struct {
 	*sql.Tx
+	store  *Store
 	ctx    context.Context
 	events bool
+}
+
+// Exec is that of sql.Tx, with a statement that is kept.
+func (tx *Tx) Exec(query string, args ...any) (sql.Result, error) {
+	if kept := tx.store.statements[query]; kept != nil {
+		return tx.Stmt(kept).Exec(args...)
+	}
+	tx.store.wanted = append(tx.store.wanted, query)
+	return tx.Tx.Exec(query, args...)
+}
+
+// QueryRow is that of sql.Tx, with a statement that is kept: the row is to be
+// scanned before the same is asked again.
+func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
+	if kept := tx.store.statements[query]; kept != nil {
+		return tx.Stmt(kept).QueryRow(args...)
+	}
+	tx.store.wanted = append(tx.store.wanted, query)
+	return tx.Tx.QueryRow(query, args...)
+}
+
+// prepare keeps the statements that the commit before did not find. There is
+// one connection, and no transaction on it now.
+func (s *Store) prepare() {
+	for _, query := range s.wanted {
+		if s.statements[query] != nil || len(s.statements) >= maxStatements {
+			continue
+		}
+		if kept, err := s.write.Prepare(query); err == nil { // what is wrong with it, whoever runs it is told
+			s.statements[query] = kept
+		}
+	}
+	s.wanted = s.wanted[:0]
 }
 
 // Context is that of the request that the transaction belongs to.
@@ -67,7 +110,7 @@ func OpenStore(ctx context.Context, path string, migrations fs.FS) (*Store, erro
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
 	write.SetMaxOpenConns(1)
-	s := &Store{write: write, committed: newBell()}
+	s := &Store{write: write, committed: newBell(), statements: map[string]*sql.Stmt{}}
 	for _, set := range []struct {
 		table string
 		files fs.FS
@@ -157,28 +200,30 @@ func (s *Store) commit(batch []*update) {
 			}
 		}
 	}
+	s.prepare()
 	tx, err := s.write.BeginTx(context.Background(), nil)
 	if err != nil {
 		fail(err)
 		return
 	}
 	events := false
+	all := &Tx{Tx: tx, store: s}
 	for _, u := range batch {
 		if u.err = u.ctx.Err(); u.err != nil {
 			continue
 		}
-		if _, err := tx.Exec("SAVEPOINT one"); err != nil {
+		if _, err := all.Exec("SAVEPOINT one"); err != nil {
 			fail(errors.Join(err, tx.Rollback()))
 			return
 		}
-		inner := &Tx{Tx: tx, ctx: u.ctx}
+		inner := &Tx{Tx: tx, store: s, ctx: u.ctx}
 		if u.err = runUpdate(u.do, inner); u.err != nil {
 			if _, err := tx.Exec("ROLLBACK TO one"); err != nil {
 				fail(errors.Join(err, tx.Rollback()))
 				return
 			}
 		}
-		if _, err := tx.Exec("RELEASE one"); err != nil {
+		if _, err := all.Exec("RELEASE one"); err != nil {
 			fail(errors.Join(err, tx.Rollback()))
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -234,5 +235,56 @@ func TestIdentifiersSortByTime(t *testing.T) {
 		if ValidID(wrong) {
 			t.Errorf("%q can be an identifier", wrong)
 		}
+	}
+}
+
+// Statements are kept from commit to commit: what they do must not depend on
+// that, nor may texts without end fill the memory.
+func TestKeptStatements(t *testing.T) {
+	s, err := OpenStore(t.Context(), filepath.Join(t.TempDir(), "kept.db"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	update := func(do func(*Tx) error) error { return s.Update(t.Context(), do) }
+	if err := update(func(tx *Tx) error {
+		_, err := tx.Exec("CREATE TABLE thing (name TEXT PRIMARY KEY, size INTEGER)")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 * maxStatements {
+		err := update(func(tx *Tx) error {
+			if _, err := tx.Exec("INSERT INTO thing (name, size) VALUES (?, ?)", fmt.Sprint(i), i); err != nil {
+				return err
+			}
+			var size int
+			if err := tx.QueryRow("SELECT size FROM thing WHERE name = ?", fmt.Sprint(i)).Scan(&size); err != nil || size != i {
+				return fmt.Errorf("size %d, %w", size, err)
+			}
+			if err := tx.QueryRow(fmt.Sprintf("SELECT size + %d FROM thing WHERE name = ?", i), fmt.Sprint(i)).Scan(&size); err != nil || size != 2*i {
+				return fmt.Errorf("size %d, %w", size, err)
+			}
+			if i%2 == 0 {
+				return errors.New("undo")
+			}
+			return nil
+		})
+		if undone := err != nil && err.Error() == "undo"; undone != (i%2 == 0) {
+			t.Fatalf("update %d: %v", i, err)
+		}
+	}
+	if err := update(func(tx *Tx) error { _, err := tx.Exec("INSERT INTO nowhere VALUES (1)"); return err }); err == nil {
+		t.Error("a table that is not there took something")
+	}
+	if err := update(func(tx *Tx) error { _, err := tx.Exec("ALTER TABLE thing ADD COLUMN colour TEXT"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	var count int
+	if err := update(func(tx *Tx) error { return tx.QueryRow("SELECT count(*) FROM thing").Scan(&count) }); err != nil || count != 3*maxStatements/2 {
+		t.Errorf("%d things are left, %v", count, err)
+	}
+	if len(s.statements) != maxStatements {
+		t.Errorf("%d statements are kept", len(s.statements))
 	}
 }

@@ -98,7 +98,7 @@ func (m *module) attach(ctx context.Context, order, name, kind string, body io.R
 		return nil, err
 	}
 	kept, err := frame.Once(ctx, m.store, func(tx *frame.Tx) (Attachment, error) {
-		o, err := loadOrder(tx.Tx, who, order)
+		o, err := loadOrder(tx, who, order)
 		if err != nil {
 			return *a, err
 		}

@@ -64,7 +64,7 @@ func (m *module) comment(ctx context.Context, order string, in NewComment) (Comm
 		return Comment{}, frame.Forbidden("internal: only staff talk among themselves")
 	}
 	return frame.Once(ctx, m.store, func(tx *frame.Tx) (Comment, error) {
-		o, err := loadOrder(tx.Tx, who, order)
+		o, err := loadOrder(tx, who, order)
 		if err != nil {
 			return Comment{}, err
 		}

@@ -2,7 +2,6 @@ package orders
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -381,18 +380,25 @@ func updateLine(tx *frame.Tx, l *Line) error {
 }
 
 // loadLines reads the lines of orders, each order's in the order they were made.
-func loadLines(tx *sql.Tx, orders ...*Order) error {
+func loadLines(tx reader, orders ...*Order) error {
+	if len(orders) == 0 {
+		return nil
+	}
 	ids, byID := make([]string, len(orders)), make(map[string]*Order, len(orders))
 	for i, o := range orders {
 		ids[i], byID[o.ID], o.Lines = o.ID, o, []Line{}
 	}
-	which, err := json.Marshal(ids)
-	if err != nil {
-		return fmt.Errorf("load lines: %w", err)
+	condition, which := "order_id = ?", ids[0]
+	if len(ids) > 1 {
+		text, err := json.Marshal(ids)
+		if err != nil {
+			return fmt.Errorf("load lines: %w", err)
+		}
+		condition, which = "order_id IN (SELECT value FROM json_each(?))", string(text)
 	}
 	rows, err := tx.Query(`SELECT order_id, id, model, revision, name, picture, material, material_title, requirements, quantity, unit_price, total, verdict, reprint_of,
 		started, made, scrapped, shipped, delivered, cancelled FROM line
-		WHERE order_id IN (SELECT value FROM json_each(?)) ORDER BY order_id, id`, string(which))
+		WHERE `+condition+` ORDER BY order_id, id`, which)
 	if err != nil {
 		return fmt.Errorf("load lines: %w", err)
 	}

@@ -435,8 +435,14 @@ func scanOrder(row interface{ Scan(...any) error }) (*Order, error) {
 	return &o, errors.Join(json.Unmarshal([]byte(shipTo), &o.ShipTo), json.Unmarshal([]byte(billTo), &o.BillTo))
 }
 
+// reader is a transaction, one that may write among them.
+type reader interface {
+	Query(query string, args ...any) (*sql.Rows, error)
+	QueryRow(query string, args ...any) *sql.Row
+}
+
 // loadOrder reads an order that who may see.
-func loadOrder(tx *sql.Tx, who frame.Identity, id string) (*Order, error) {
+func loadOrder(tx reader, who frame.Identity, id string) (*Order, error) {
 	o, err := scanOrder(tx.QueryRow("SELECT "+orderColumns+" FROM orders o JOIN party p ON p.id = o.party WHERE o.id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) || err == nil && !who.Sees(o.Party) {
 		return nil, frame.NotFound("there is no order %s", id)
@@ -474,7 +480,7 @@ func (m *module) order(ctx context.Context, id string) (*Order, error) {
 func change[T any](ctx context.Context, m *module, id string, match frame.Match, do func(*frame.Tx, *Order) (Step, error), result func(*Order) (T, error)) (T, error) {
 	return frame.Once(ctx, m.store, func(tx *frame.Tx) (T, error) {
 		var none T
-		o, err := loadOrder(tx.Tx, frame.Who(ctx), id)
+		o, err := loadOrder(tx, frame.Who(ctx), id)
 		if err != nil {
 			return none, err
 		}
