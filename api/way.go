@@ -76,13 +76,6 @@ func (w *Way) URL() string { return base }
 // Client asks whichever server answers.
 func (w *Way) Client() *http.Client { return w.http }
 
-// Addresses are the servers that the way knows.
-func (w *Way) Addresses() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Sorted(slices.Values(w.addresses))
-}
-
 // Set replaces the servers that the way knows; an empty list changes nothing. The
 // preferred one stays so.
 func (w *Way) Set(addresses []string) {

@@ -84,9 +84,6 @@ func (i *Identity) renew(ctx context.Context) error {
 // Expires is when the present certificate does.
 func (i *Identity) Expires() time.Time { return i.current.Load().Leaf.NotAfter }
 
-// Proof is the hash of the present certificate's public key.
-func (i *Identity) Proof() string { return proof(i.current.Load().Leaf.RawSubjectPublicKeyInfo) }
-
 // Server is how a server listens for nodes and other servers: TLS 1.3. Who shows
 // a certificate must have it of an authority in pool, expired or not; who shows
 // none can but join. Handlers ask Identify.
