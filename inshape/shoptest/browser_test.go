@@ -214,6 +214,20 @@ func TestModulesThatAreAwayOrDown(t *testing.T) {
 	}
 	cleo.goes("/orders/")
 	cleo.sees("No orders yet", "New order")
+	t.Run("an order by hand, on a phone", func(t *testing.T) {
+		cleo.do("hold it upright", chromedp.EmulateViewport(390, 844))
+		cleo.goes("/orders/new")
+		for name, text := range map[string]string{"#part-0": "gear", "#material-0": "PA12", "#quantity-0": "2", "#name": "Cleo", "#line1": "Ring 1", "#city": "Wien", "#country": "AT", "#due": "2030-01-31"} {
+			cleo.do("fill in "+name, chromedp.SetValue(chromedp.CSS(name), text))
+		}
+		cleo.picture("phone-new-order")
+		cleo.clicks(`form[action="/orders/new"] button.primary`)
+		cleo.sees("Your order is placed", "2 × PA12", "price to be agreed", "needed by 2030-01-31")
+		cleo.picture("phone-order-by-hand")
+		if asks[bool](cleo, "document.documentElement.scrollWidth > innerWidth") {
+			t.Error("the order is wider than a phone")
+		}
+	})
 	s.stop("orders")
 	await(t, "the front notices", func() bool {
 		cleo.goes("/")
@@ -222,7 +236,7 @@ func TestModulesThatAreAwayOrDown(t *testing.T) {
 	s.start("orders")
 	await(t, "the front notices", func() bool {
 		cleo.goes("/orders/")
-		return strings.Contains(asks[string](cleo, "document.body.innerText"), "No orders yet")
+		return strings.Contains(asks[string](cleo, "document.body.innerText"), "Order 10001")
 	})
 }
 
