@@ -665,6 +665,9 @@ func (m *module) list(ctx context.Context, f Filter, page frame.Page) (frame.Lis
 		return frame.List[Order]{}, err
 	}
 	order, cursor := " ORDER BY o.id DESC LIMIT ?", func(o Order) string { return o.ID }
+	if f.Late { // + keeps SQLite from walking all orders by id instead of the few that are open
+		order = " ORDER BY +o.id DESC LIMIT ?"
+	}
 	if f.Sort == "due" {
 		order, cursor = " ORDER BY "+dueKey+", o.id LIMIT ?", func(o Order) string { return cmp.Or(o.Due, "9") + " " + o.ID }
 	}
