@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"inshape/frame"
 
@@ -647,6 +648,9 @@ func (f Filter) where(who frame.Identity) (string, []any, error) {
 	}
 	if f.Asked {
 		add("o.asked")
+	}
+	if utf8.RuneCountInString(f.Query) > 100 { // of a page; the API's schema says the same
+		return "", nil, frame.Invalid("q: at most 100 characters")
 	}
 	if words := strings.FieldsFunc(f.Query, func(r rune) bool { return !isWord(r) }); len(words) > 0 {
 		for i, w := range words {

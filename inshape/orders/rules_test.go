@@ -312,6 +312,7 @@ func TestFormsAreBounded(t *testing.T) {
 	for _, path := range []string{page + "/change", page + "/comments", page + "/cancel", line + "/requirements"} {
 		m.As(bob).Post(path, url.Values{"text": {"x"}, "notes": {"x"}}).Want(404)
 	}
+	staff.Get("/orders/?q=" + long(101)).Want(422)
 	m.As(bob).Post("/orders/parties/pty_ada/details/save", url.Values{"name": {"Bob"}, "version": {"1"}}).Want(404)
 	customer.Post("/orders/parties/pty_ada/details/save", url.Values{"name": {long(121)}, "version": {"1"}}).Want(422)
 	customer.Post("/orders/parties", url.Values{"name": {"Eve"}}).Want(403)
