@@ -199,13 +199,3 @@ func meet(p, q, r *plane) (spot, bool) {
 	}
 	return newSpot(h), true
 }
-
-// side is the exact side of p that a point is on.
-func (p *plane) side(q *spot) int {
-	h := q.full()
-	var s, x big.Int
-	for k := range 3 {
-		s.Add(&s, x.Mul(&p.n[k], &h[k]))
-	}
-	return s.Cmp(x.Mul(&p.d, &h[3]))
-}
