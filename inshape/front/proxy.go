@@ -41,11 +41,12 @@ func (f *front) pass(w http.ResponseWriter, r *http.Request) {
 		f.Fail(w, r, frame.Unauthorized("this needs a session").Because(err))
 	case !ok:
 		f.Fail(w, r, frame.NotFound("there is nothing at %s", r.URL.Path))
-	case !to.Up:
-		f.Fail(w, r, unavailable(to))
 	case r.URL.Path == "/"+name:
 		http.Redirect(w, r, r.URL.Path+"/", http.StatusPermanentRedirect)
 	default:
+		if !to.Up { // it may have come back since it was looked at
+			f.neighbours.doubt()
+		}
 		f.forward(w, r, to, who, known)
 	}
 }
