@@ -10,13 +10,16 @@ export CGO_ENABLED ?= 0
 export GOFLAGS ?= -trimpath
 
 .DEFAULT_GOAL := help
-.PHONY: help up down build test check race golden fuzz guest bench bench-gateway bench-placement deps deps-test clean
+.PHONY: help up shop down build test check race golden fuzz guest bench bench-gateway bench-placement deps deps-test clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: deps build ## start Bulkhead, publish Inshape, stamp two customers
 	@scripts/up
+
+shop: build ## publish the small example product, examples/shop, to the Bulkhead that runs
+	@scripts/shop
 
 down: ## stop Bulkhead and all stamps
 	@test ! -x $(BIN) || if $(BIN) status >/dev/null 2>&1; then $(BIN) down --stamps; else $(BIN) down; fi
