@@ -104,6 +104,7 @@ func (v *visitor) picture(name string) {
 	if folder == "" {
 		return
 	}
+	asks[bool](v, "document.getAnimations().forEach(a => a.finish()), true") // nothing half way
 	png, err := chromedp.Run(v.ctx, chromedp.FullScreenshot(100))
 	if err != nil {
 		v.t.Logf("picture %s: %v", name, err)
