@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"runtime"
 
 	"inshape/mesh"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // kernel measures binary STL: the real files together, and one large one. Peers
@@ -42,13 +45,18 @@ func kernel(ctx context.Context, b *bench) error {
 
 // beside prints the table for files.
 func (b *bench) beside(ctx context.Context, facets int, files []string) error {
-	all := func() error {
+	all := func() error { // as many files at a time as there are threads, as a service reads them
+		var group errgroup.Group
+		group.SetLimit(runtime.GOMAXPROCS(0))
 		for _, path := range files {
-			if err := measure(path); err != nil {
-				return fmt.Errorf("%s: %w", path, err)
-			}
+			group.Go(func() error {
+				if err := measure(path); err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+				return nil
+			})
 		}
-		return nil
+		return group.Wait()
 	}
 	one, err := b.ours(ctx, 1, all)
 	if err != nil {

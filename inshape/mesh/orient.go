@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 )
 
@@ -175,16 +176,19 @@ func furthest(vertices []Vec, ways []Vec) []Vec {
 	if len(vertices) <= len(ways) {
 		return vertices
 	}
-	var found []Vec
-	for _, d := range ways {
-		best, at := math.Inf(-1), 0
-		for i, v := range vertices {
-			if h := v.Dot(d); h > best {
-				best, at = h, i
+	found := make([]Vec, len(ways))
+	workers := min(runtime.GOMAXPROCS(0), 1+len(vertices)/1024)
+	parallel(workers, func(worker int) {
+		for way := worker; way < len(ways); way += workers {
+			best, at := math.Inf(-1), 0
+			for i, v := range vertices {
+				if h := v.Dot(ways[way]); h > best {
+					best, at = h, i
+				}
 			}
+			found[way] = vertices[at]
 		}
-		found = append(found, vertices[at])
-	}
+	})
 	slices.SortFunc(found, func(a, b Vec) int { return slices.Compare(a[:], b[:]) })
 	return slices.Compact(found)
 }
