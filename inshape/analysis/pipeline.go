@@ -322,7 +322,6 @@ func (a *analysis) thickness(ctx context.Context) (string, error) {
 const (
 	maxPlaces  = 64     // of thin walls and narrow gaps that are kept
 	maxSamples = 20_000 // of walls, and of gaps, beside the facets' middles
-	curveStep  = 0.05   // mm between the points of printability.Thickness.Curve
 )
 
 // thin sums up the widths of walls. Below limit the kernel tells walls from
@@ -331,7 +330,7 @@ const (
 func thin(m *mesh.Mesh, w *mesh.Widths, limit, area float64) *printability.Thickness {
 	t := printability.NewThickness(m, w.Facets)
 	for i, share := range t.Curve {
-		if float64(i+1)*curveStep <= limit {
+		if float64(i+1)*printability.CurveStep <= limit {
 			t.Curve[i] = min(share, 100*w.Thin)
 		}
 	}
@@ -350,26 +349,40 @@ func thin(m *mesh.Mesh, w *mesh.Widths, limit, area float64) *printability.Thick
 	return t
 }
 
-func (a *analysis) cavities(context.Context) (string, error) {
+// cavities looks for what no material's escape holes would let out: closed ones,
+// and those behind necks narrower than the widest hole that a material asks for.
+func (a *analysis) cavities(ctx context.Context) (string, error) {
 	f := &a.r.Report.Facts
 	if !f.Solid {
 		return "only a solid has cavities", errSkip
 	}
-	seen := map[int32]bool{}
-	for facet, shell := range a.topo.Shell {
-		if shell >= 0 && a.volumes[shell] < 0 && !seen[shell] {
-			seen[shell] = true
-			p, q, r := a.r.Mesh.Corners(facet)
-			f.Cavities = append(f.Cavities, printability.Cavity{At: p.Add(q).Add(r).Mul(1. / 3), Volume: -a.volumes[shell]})
+	var o mesh.TrappedOptions
+	for _, m := range a.in.Materials.Materials {
+		if m.Cavities != nil {
+			o.Opening = max(o.Opening, m.Cavities.Hole)
 		}
 	}
-	if len(f.Cavities) == 0 {
+	trapped, err := mesh.TrappedVolumes(ctx, a.r.Mesh, o)
+	if err != nil {
+		return "", err
+	}
+	closed := 0
+	for _, p := range trapped.Pockets {
+		f.Cavities = append(f.Cavities, printability.Cavity{At: p.At, Volume: p.Volume, Neck: p.Neck})
+		if p.Closed {
+			closed++
+		}
+	}
+	switch n := len(f.Cavities); {
+	case n == 0:
 		return "none", nil
-	}
-	if len(f.Cavities) == 1 {
+	case n == 1 && closed == 1:
 		return "1 closed cavity", nil
+	case n == closed:
+		return fmt.Sprintf("%d closed cavities", n), nil
+	default:
+		return fmt.Sprintf("%d, %d of them closed", n, closed), nil
 	}
-	return fmt.Sprintf("%d closed cavities", len(f.Cavities)), nil
 }
 
 // orientation measures what depends on how the part lies: the smallest box in

@@ -10,6 +10,7 @@ import (
 	"inshape/frame/frametest"
 	"inshape/material"
 	"inshape/mesh"
+	"inshape/printability"
 )
 
 func revisions(t *testing.T, c *frametest.Client, id string) []Revision {
@@ -198,4 +199,30 @@ func TestSharedPicture(t *testing.T) {
 	}
 	nobody.Get(s.Link).Want(404)
 	nobody.Get(s.Link + "/picture.png").Want(404)
+}
+
+// A hollow ball is refused for what its holes let out, material by material.
+func TestCavitiesBehindNarrowHoles(t *testing.T) {
+	for _, c := range []struct {
+		hole    float64
+		trapped bool
+	}{{0, true}, {1.5, true}, {5, false}} {
+		h, err := mesh.Hollow(t.Context(), ball(15, 48), mesh.HollowOptions{Wall: 3, HoleDiameter: c.hole, Holes: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := Analyse(t.Context(), Input{Name: "ball.stl", Data: stl(t, h.Mesh), Unit: mesh.Millimetre, Materials: material.Default()}, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, v := range printability.Matrix(&r.Report.Facts, material.Default()) {
+			for _, f := range v.Findings {
+				found = found || f.Code == printability.Trapped
+			}
+		}
+		if found != c.trapped {
+			t.Errorf("with a hole of %g mm: trapped is %v, want %v (%+v)", c.hole, found, c.trapped, r.Report.Facts.Cavities)
+		}
+	}
 }

@@ -231,10 +231,14 @@ func (c *check) cavities() {
 	}
 	var volume float64
 	var places []Place
+	what := []string{"closed cavity", "closed cavities"}
 	for _, x := range c.f.Cavities {
-		if x.Volume > need.Ignore {
+		if x.Volume > need.Ignore && x.Neck < need.Hole {
 			volume += x.Volume
 			places = append(places, Place{At: x.At, Facet: -1, Value: x.Volume})
+			if x.Neck > 0 {
+				what = []string{"cavity with too narrow a way out", "cavities, closed or with too narrow a way out,"}
+			}
 		}
 	}
 	if len(places) == 0 {
@@ -243,7 +247,7 @@ func (c *check) cavities() {
 	slices.SortStableFunc(places, func(a, b Place) int { return cmp.Compare(b.Value, a.Value) })
 	x := Finding{
 		Code: Trapped, Severity: Warning, Measured: volume, Limit: need.Ignore, Unit: "mm³", Places: places,
-		Text: fmt.Sprintf("%s with %s cm³: what is in there cannot leave.", plural(len(places), "closed cavity", "closed cavities"), short(volume/1000)),
+		Text: fmt.Sprintf("%s with %s cm³: what is in there cannot leave.", plural(len(places), what[0], what[1]), short(volume/1000)),
 		Remedies: []Remedy{{
 			Action: Holes, Value: need.Hole, Count: need.Holes,
 			Text: fmt.Sprintf("add %s of %s mm to each", plural(need.Holes, "escape hole", "escape holes"), short(need.Hole)),

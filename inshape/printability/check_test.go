@@ -132,6 +132,10 @@ func TestFindings(t *testing.T) {
 			Trapped, Warning, "2 closed cavities with 3.4 cm³: what is in there cannot leave.", "add 2 escape holes of 4 mm to each", 2,
 		},
 		{
+			"powder behind necks", func(f *Facts) { f.Cavities = []Cavity{{Volume: 400}, {Volume: 3000, Neck: 2}, {Volume: 9000, Neck: 4}} }, "pa12-sls",
+			Trapped, Warning, "2 cavities, closed or with too narrow a way out, with 3.4 cm³", "add 2 escape holes of 4 mm to each", 2,
+		},
+		{
 			"resin", func(f *Facts) { f.Cavities = []Cavity{{Volume: 3000}} }, "resin-standard",
 			Trapped, Error, "1 closed cavity with 3 cm³", "add 2 escape holes of 3.5 mm to each", 1,
 		},

@@ -34,10 +34,11 @@ type Place struct {
 	Value float64  `json:"value"` // what was measured there; its unit is the finding's
 }
 
-// Cavity is a room in a part that is closed.
+// Cavity is a room in a part that is closed, or has narrow ways out alone.
 type Cavity struct {
-	At     mesh.Vec `json:"at"`     // a point in it
-	Volume float64  `json:"volume"` // mm³
+	At     mesh.Vec `json:"at"`             // a point in it
+	Volume float64  `json:"volume"`         // mm³
+	Neck   float64  `json:"neck,omitempty"` // mm; diameter of its widest way out; 0: closed
 }
 
 // Overhang is what hangs over by more than an angle, the part lying as it would be built.
