@@ -3,10 +3,10 @@ package clustertest
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -248,11 +248,36 @@ func processes() map[int]string {
 	return out
 }
 
-// mains are the tasks' first processes; others are probes that come and go.
+// mains are the tasks' first processes; others are probes that come and go. The
+// oldest is the first: numbers of processes begin anew when they run out.
 func (n *Node) mains() map[string]int {
 	out := map[string]int{}
 	for name, pids := range n.Processes() {
-		out[name] = slices.Min(pids)
+		oldest := uint64(math.MaxUint64)
+		for _, pid := range pids {
+			if born := startTime(pid); born < oldest {
+				oldest, out[name] = born, pid
+			}
+		}
 	}
 	return out
+}
+
+// startTime is when a process began, in ticks since the machine did: field 22 of
+// /proc/PID/stat (proc_pid_stat(5)). One that has ended is as young as can be.
+func startTime(pid int) uint64 {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return math.MaxUint64
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // behind the command, which may hold anything
+	fields := strings.Fields(rest)
+	if len(fields) < 20 {
+		return math.MaxUint64
+	}
+	ticks, err := strconv.ParseUint(fields[19], 10, 64)
+	if err != nil {
+		return math.MaxUint64
+	}
+	return ticks
 }
