@@ -236,7 +236,7 @@ func TestUploadByForm(t *testing.T) {
 	if list := post("two.stl", "three.stl").Want(303).Header.Get("Location"); list != "/analysis/" {
 		t.Errorf("two files lead to %s", list)
 	}
-	post().Want(422).Has("no file was chosen")
+	post().Want(422).Has("No file was chosen")
 }
 
 func TestAbandonedUploadsAreCleanedAway(t *testing.T) {
