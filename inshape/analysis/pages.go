@@ -30,20 +30,21 @@ var units = []mesh.Unit{mesh.Millimetre, mesh.Inch, mesh.Centimetre, mesh.Metre,
 // funcs are what the module's templates may use.
 func funcs() template.FuncMap {
 	return template.FuncMap{
-		"length":  length,
-		"lengths": func(unit string, v ...float64) string { return lengths(unit, v) },
-		"volume":  volume,
-		"percent": func(x float64) string { return fmt.Sprintf("%.3g %%", x) },
-		"area":    func(mm2 float64) string { return fmt.Sprintf("%.4g cm²", mm2/100) },
-		"size":    size,
-		"word":    word,
-		"look":    look,
-		"units":   func() []mesh.Unit { return units },
-		"place":   func(v mesh.Vec) string { return fmt.Sprintf("%g,%g,%g", v[0], v[1], v[2]) },
-		"box":     func(b [2]mesh.Vec) []float64 { s := b[1].Sub(b[0]); return s[:] },
-		"key":     func() string { return frame.NewID("key") },
-		"weight":  func(g float64) string { return weight(g) },
-		"day":     day,
+		"length":     length,
+		"lengths":    func(unit string, v ...float64) string { return lengths(unit, v) },
+		"volume":     volume,
+		"percent":    func(x float64) string { return fmt.Sprintf("%.3g %%", x) },
+		"area":       func(mm2 float64) string { return fmt.Sprintf("%.4g cm²", mm2/100) },
+		"size":       size,
+		"word":       word,
+		"look":       look,
+		"units":      func() []mesh.Unit { return units },
+		"place":      func(v mesh.Vec) string { return fmt.Sprintf("%g,%g,%g", v[0], v[1], v[2]) },
+		"box":        func(b [2]mesh.Vec) []float64 { s := b[1].Sub(b[0]); return s[:] },
+		"key":        func() string { return frame.NewID("key") },
+		"weight":     func(g float64) string { return weight(g) },
+		"day":        day,
+		"escapeHole": escapeHole,
 		"processes": func() []material.Process {
 			return []material.Process{material.SLS, material.MJF, material.SLA, material.FDM, material.DMLS}
 		},
@@ -176,7 +177,7 @@ func findingViews(list []Remark) []findingView {
 	for _, f := range list {
 		v := findingView{Remark: f, Walls: slices.Contains([]printability.Code{printability.ThinWall, printability.ThinSpot, printability.WeakWall}, f.Code)}
 		for _, r := range f.Remedies {
-			if o, ok := offerOf(r, f.process); ok {
+			if o, ok := offerOf(r, f.material); ok {
 				v.Offers = append(v.Offers, o)
 			} else {
 				v.Hints = append(v.Hints, r.Text)
@@ -187,19 +188,24 @@ func findingViews(list []Remark) []findingView {
 	return views
 }
 
-// escapeHole is the diameter of the holes that are proposed, mm: one through which
-// powder and resin leave.
-const escapeHole = 4.0
+// escapeHole is the diameter of the holes that are proposed, mm: what a material
+// asks for, or, where it asks for none, one through which powder and resin leave.
+func escapeHole(m material.Material) float64 {
+	if m.Cavities == nil {
+		return 4
+	}
+	return m.Cavities.Hole
+}
 
 // offerOf is a remedy that can be done here.
-func offerOf(r printability.Remedy, process material.Process) (offer, bool) {
+func offerOf(r printability.Remedy, in material.Material) (offer, bool) {
 	switch r.Action {
 	case printability.Repair:
 		return offer{"Repair it", Operation{Kind: Repair}}, true
 	case printability.Hollow:
-		return offer{fmt.Sprintf("Hollow it to %g mm", r.Value), Operation{Kind: Hollow, Wall: r.Value, Hole: escapeHole}}, true
+		return offer{fmt.Sprintf("Hollow it to %g mm", r.Value), Operation{Kind: Hollow, Wall: r.Value, Hole: escapeHole(in)}}, true
 	case printability.Orient:
-		return offer{fmt.Sprintf("Turn it for %s", process), Operation{Kind: Orient, Process: process}}, true
+		return offer{fmt.Sprintf("Turn it for %s", in.Process), Operation{Kind: Orient, Process: in.Process}}, true
 	case printability.Union:
 		return offer{"Make it one body", Operation{Kind: Union}}, true
 	case printability.Scale:

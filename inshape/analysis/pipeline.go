@@ -349,40 +349,44 @@ func thin(m *mesh.Mesh, w *mesh.Widths, limit, area float64) *printability.Thick
 	return t
 }
 
-// cavities looks for what no material's escape holes would let out: closed ones,
-// and those behind necks narrower than the widest hole that a material asks for.
+// cavities looks for what the materials' escape holes would not let out: once
+// for each hole, since behind a neck that is wide enough for one material there
+// may be another that is too narrow for the next. Closed ones are the same for all.
 func (a *analysis) cavities(ctx context.Context) (string, error) {
 	f := &a.r.Report.Facts
 	if !f.Solid {
 		return "only a solid has cavities", errSkip
 	}
-	var o mesh.TrappedOptions
 	for _, m := range a.in.Materials.Materials {
 		if m.Cavities != nil {
-			o.Opening = max(o.Opening, m.Cavities.Hole)
+			f.Openings = append(f.Openings, m.Cavities.Hole)
 		}
 	}
-	trapped, err := mesh.TrappedVolumes(ctx, a.r.Mesh, o)
-	if err != nil {
-		return "", err
-	}
+	slices.Sort(f.Openings)
+	f.Openings = slices.Compact(f.Openings)
 	closed := 0
-	for _, p := range trapped.Pockets {
-		f.Cavities = append(f.Cavities, printability.Cavity{At: p.At, Volume: p.Volume, Neck: p.Neck})
-		if p.Closed {
-			closed++
+	for i, opening := range f.Openings {
+		trapped, err := mesh.TrappedVolumes(ctx, a.r.Mesh, mesh.TrappedOptions{Opening: opening})
+		if err != nil {
+			return "", err
+		}
+		for _, p := range trapped.Pockets {
+			switch {
+			case !p.Closed:
+				f.Cavities = append(f.Cavities, printability.Cavity{At: p.At, Volume: p.Volume, Neck: p.Neck, Opening: opening})
+			case i == 0:
+				f.Cavities = append(f.Cavities, printability.Cavity{At: p.At, Volume: p.Volume})
+				closed++
+			}
 		}
 	}
-	switch n := len(f.Cavities); {
-	case n == 0:
+	switch open := len(f.Cavities) > closed; {
+	case open:
+		return fmt.Sprintf("%d closed, others with narrow ways out", closed), nil
+	case closed == 0:
 		return "none", nil
-	case n == 1 && closed == 1:
-		return "1 closed cavity", nil
-	case n == closed:
-		return fmt.Sprintf("%d closed cavities", n), nil
-	default:
-		return fmt.Sprintf("%d, %d of them closed", n, closed), nil
 	}
+	return count(closed, "closed room"), nil
 }
 
 // orientation measures what depends on how the part lies: the smallest box in

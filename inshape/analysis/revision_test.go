@@ -226,3 +226,40 @@ func TestCavitiesBehindNarrowHoles(t *testing.T) {
 		}
 	}
 }
+
+// Of two rooms behind each other, the outer way is wide enough for steel and not
+// for nylon, the inner one for nobody: each material tells of what stays in it.
+func TestCavitiesBehindEachOther(t *testing.T) {
+	solid := box(mesh.Vec{0, 0, 0}, 40, 20, 20)
+	for _, hole := range []*mesh.Mesh{
+		box(mesh.Vec{3, 3, 3}, 15, 14, 14), box(mesh.Vec{22, 3, 3}, 15, 14, 14),
+		box(mesh.Vec{17, 9.25, 9.25}, 6, 1.5, 1.5), // from room to room
+		box(mesh.Vec{-1, 8.2, 8.2}, 5, 3.6, 3.6),   // from outside into the first
+	} {
+		solid.Append(hole)
+		for f := len(solid.Facets) - len(hole.Facets); f < len(solid.Facets); f++ {
+			solid.Facets[f][1], solid.Facets[f][2] = solid.Facets[f][2], solid.Facets[f][1]
+		}
+	}
+	// Union keeps what is inside more often than outside: a wall minus its holes.
+	u, err := mesh.Union(t.Context(), solid, mesh.UnionOptions{})
+	if err != nil || !mesh.Analyse(u.Mesh).Solid() {
+		t.Fatalf("%v, %+v", err, u)
+	}
+	r, err := Analyse(t.Context(), Input{Name: "rooms.stl", Data: stl(t, u.Mesh), Unit: mesh.Millimetre, Materials: material.Default()}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[material.ID]float64{"pa12-sls": 5376, "resin-standard": 2779, "steel-316l": 2828} // within a tenth: what the grid sees
+	for _, v := range printability.Matrix(&r.Report.Facts, material.Default()) {
+		volume := 0.0
+		for _, f := range v.Findings {
+			if f.Code == printability.Trapped {
+				volume = f.Measured
+			}
+		}
+		if w, ok := want[v.Material]; ok && math.Abs(volume-w) > w/10 {
+			t.Errorf("%s: %g mm³ are trapped, want about %g (%+v)", v.Material, volume, w, r.Report.Facts.Cavities)
+		}
+	}
+}

@@ -186,7 +186,7 @@ type Remark struct {
 	Material string `json:"material,omitempty" doc:"Title of the material where it is worst; none: it holds for all"`
 	printability.Finding
 
-	process material.Process // of that material
+	material material.Material // that one; for one that holds for all, some material where it does
 }
 
 // findings are those in one material, or without one the worst of each code.
@@ -201,11 +201,11 @@ func (s *service) findings(report *Report, in material.ID) []Remark {
 			i := slices.IndexFunc(list, func(have Remark) bool { return have.Code == f.Code })
 			switch {
 			case i < 0:
-				list = append(list, Remark{m.Title, f, m.Process})
+				list = append(list, Remark{m.Title, f, m})
 			case list[i].Text == f.Text:
 				list[i].Material = "" // not of one material alone
 			case slices.Index(rank, f.Severity) < slices.Index(rank, list[i].Severity):
-				list[i] = Remark{m.Title, f, m.Process}
+				list[i] = Remark{m.Title, f, m}
 			}
 		}
 	}

@@ -232,8 +232,8 @@ func (c *check) cavities() {
 	var volume float64
 	var places []Place
 	what := []string{"closed cavity", "closed cavities"}
-	for _, x := range c.f.Cavities {
-		if x.Volume > need.Ignore && x.Neck < need.Hole {
+	for _, x := range c.f.CavitiesFor(need.Hole) {
+		if x.Volume > need.Ignore {
 			volume += x.Volume
 			places = append(places, Place{At: x.At, Facet: -1, Value: x.Volume})
 			if x.Neck > 0 {

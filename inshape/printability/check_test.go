@@ -132,7 +132,10 @@ func TestFindings(t *testing.T) {
 			Trapped, Warning, "2 closed cavities with 3.4 cm³: what is in there cannot leave.", "add 2 escape holes of 4 mm to each", 2,
 		},
 		{
-			"powder behind necks", func(f *Facts) { f.Cavities = []Cavity{{Volume: 400}, {Volume: 3000, Neck: 2}, {Volume: 9000, Neck: 4}} }, "pa12-sls",
+			"powder behind necks", func(f *Facts) {
+				f.Openings = []float64{3.5, 4}
+				f.Cavities = []Cavity{{Volume: 400}, {Volume: 3000, Neck: 2, Opening: 4}, {Volume: 9000, Neck: 2, Opening: 3.5}}
+			}, "pa12-sls",
 			Trapped, Warning, "2 cavities, closed or with too narrow a way out, with 3.4 cm³", "add 2 escape holes of 4 mm to each", 2,
 		},
 		{

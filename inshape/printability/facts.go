@@ -24,6 +24,7 @@ type Facts struct {
 	Thickness *Thickness `json:"thickness"` // nil: not measured
 	Gaps      []Place    `json:"gaps"`      // outside the part, the narrowest first; Value is mm
 	Cavities  []Cavity   `json:"cavities"`
+	Openings  []float64  `json:"openings"`  // mm, rising; the escape holes that cavities were looked for with
 	Overhangs []Overhang `json:"overhangs"` // by rising angle; none: not measured
 }
 
@@ -34,11 +35,34 @@ type Place struct {
 	Value float64  `json:"value"` // what was measured there; its unit is the finding's
 }
 
-// Cavity is a room in a part that is closed, or has narrow ways out alone.
+// Cavity is a room in a part that is closed, or whose ways out are all narrower
+// than an escape hole. Rooms behind each other are one for a wide hole and may be
+// another, smaller one for a narrow hole: they are told hole by hole.
 type Cavity struct {
-	At     mesh.Vec `json:"at"`             // a point in it
-	Volume float64  `json:"volume"`         // mm³
-	Neck   float64  `json:"neck,omitempty"` // mm; diameter of its widest way out; 0: closed
+	At      mesh.Vec `json:"at"`                // a point in it
+	Volume  float64  `json:"volume"`            // mm³
+	Neck    float64  `json:"neck,omitempty"`    // mm; diameter of its widest way out; 0: closed
+	Opening float64  `json:"opening,omitempty"` // mm; the escape hole it is too narrow for; 0: closed
+}
+
+// CavitiesFor are the cavities that an escape hole of a diameter would be needed
+// for: the closed ones, and those that were found with that hole. If none was
+// looked for with it, the next wider one counts, which at worst tells of more
+// than there is.
+func (f *Facts) CavitiesFor(hole float64) []Cavity {
+	opening := 0.0
+	for _, o := range f.Openings {
+		if opening = o; o >= hole {
+			break
+		}
+	}
+	var list []Cavity
+	for _, x := range f.Cavities {
+		if x.Opening == 0 || x.Opening == opening && x.Neck < hole {
+			list = append(list, x)
+		}
+	}
+	return list
 }
 
 // Overhang is what hangs over by more than an angle, the part lying as it would be built.
