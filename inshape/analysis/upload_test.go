@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -271,17 +270,7 @@ func TestAbandonedUploadsAreCleanedAway(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
-	small := t.TempDir()
-	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=4m"); err != nil {
-		t.Skipf("a small disk needs the right to mount one: %v", err)
-	}
-	m := frametest.Start(t, Module(), frametest.Setting{Name: "INSHAPE_DATA", Value: small})
-	t.Cleanup(func() {
-		m.Stop()
-		if err := syscall.Unmount(small, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	m := frametest.Start(t, Module(), frametest.Setting{Name: "INSHAPE_DATA", Value: frametest.SmallDisk(t, "4m")})
 	c := m.As(frametest.Customer("pty_a"))
 	large := make([]byte, 6<<20)
 	c.Post(modelsPath+"?name=a.stl&unit=millimeter", large).Refused(507, "disk-full")

@@ -467,18 +467,7 @@ func TestSettingsAreChecked(t *testing.T) {
 }
 
 func TestFullDiskRefusesClearly(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounts a file system, which needs root")
-	}
-	folder := t.TempDir()
-	if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "size=3m"); err != nil {
-		t.Skip("mounts a file system, which this kernel refuses here: ", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(folder, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	folder := frametest.SmallDisk(t, "3m")
 	m := frametest.Start(t, things(), frametest.Setting{Name: "INSHAPE_DATA", Value: folder})
 	staff := m.As(frametest.Staff)
 	var kept []string

@@ -18,8 +18,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -256,4 +258,31 @@ func (a *Answer) Has(texts ...string) *Answer {
 		}
 	}
 	return a
+}
+
+// SmallDisk is a folder on a file system of its own, of a size such as 3m, that
+// goes with the test. Only root may mount one; others skip the test.
+func SmallDisk(t testing.TB, size string) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounts a file system, which needs root")
+	}
+	folder := t.TempDir()
+	if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "size="+size); err != nil {
+		t.Skip("mounts a file system, which this kernel refuses here: ", err)
+	}
+	t.Cleanup(func() {
+		// A connection to the store may close a moment after its module has stopped.
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			err := syscall.Unmount(folder, 0)
+			if err == nil {
+				return
+			}
+			if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	return folder
 }
