@@ -32,7 +32,7 @@ const (
 	maxBody      = 1 << 20          // bytes of an API request; uploads have their own limit
 	headerTime   = 10 * time.Second // to send a request's header
 	shutdownTime = 8 * time.Second  // for requests under way when a module stops
-	drainTime    = 30 * time.Second // for the rest of a body that was refused
+	drainTime    = 30 * time.Second // for the rest of a body that nobody wanted
 )
 
 // Module is what a module tells the frame of itself.
@@ -363,11 +363,6 @@ func (s *Server) keyed(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r.WithContext(withOnce(r.Context(), key, r.Method, r.URL.RequestURI(), digest)))
 			return
 		}
-		if r.Header.Get("Content-Type") == "application/octet-stream" {
-			// A file: whoever keeps it compares it with the one before.
-			next.ServeHTTP(w, r.WithContext(withOnce(r.Context(), key, r.Method, r.URL.RequestURI(), nil)))
-			return
-		}
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		if err != nil {
 			s.Fail(w, r, err)
@@ -399,7 +394,10 @@ func (s *Server) observed(next http.Handler) http.Handler {
 		header.Set("Cross-Origin-Resource-Policy", "same-origin")
 		header.Set("Content-Security-Policy", bareContent)
 		out := &recorder{ResponseWriter: w, status: http.StatusOK}
-		body := r.Body
+		body := &ending{ReadCloser: r.Body, ended: r.Body == nil || r.Body == http.NoBody}
+		if !body.ended {
+			r.Body = body
+		}
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler {
@@ -424,15 +422,27 @@ func (s *Server) observed(next http.Handler) http.Handler {
 				"ms", took.Milliseconds(), "id", id)
 		}()
 		next.ServeHTTP(out, r)
-		if out.status >= 400 && body != nil && body != http.NoBody && r.Header.Get("Expect") == "" {
+		if !body.ended && r.Header.Get("Expect") == "" {
 			drain(out, body)
 		}
 	})
 }
 
-// drain reads what is left of a body that was refused. A client that still sends
-// when the connection is closed loses the answer: it would see a reset and not
-// the reason.
+// ending is a body that knows whether it was read to its end.
+type ending struct {
+	io.ReadCloser
+	ended bool
+}
+
+func (e *ending) Read(p []byte) (int, error) {
+	n, err := e.ReadCloser.Read(p)
+	e.ended = e.ended || err == io.EOF
+	return n, err
+}
+
+// drain reads what is left of a body that nobody wanted: it was refused, or sent
+// once more. A client that still sends when the connection is closed loses the
+// answer: it would see a reset.
 func drain(w http.ResponseWriter, body io.Reader) {
 	control := http.NewResponseController(w)
 	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(drainTime)) != nil {
