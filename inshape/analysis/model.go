@@ -75,9 +75,7 @@ const modelColumns = `m.id, m.party, m.name, m.by_name, m.at, m.version, m.curre
 
 const modelTables = "model m JOIN revision r ON r.model = m.id AND r.n = m.current"
 
-type scanner interface{ Scan(...any) error }
-
-func scanModel(row scanner) (Model, error) {
+func scanModel(row frame.Row) (Model, error) {
 	var m Model
 	var at string
 	r := revisionScan{into: &m.Revision}
@@ -86,15 +84,9 @@ func scanModel(row scanner) (Model, error) {
 	return m, errors.Join(err, r.finish())
 }
 
-// querier is a transaction of either kind.
-type querier interface {
-	Query(string, ...any) (*sql.Rows, error)
-	QueryRow(string, ...any) *sql.Row
-}
-
 // findModel gives a model that the context's identity may see. Everybody else
 // learns that there is none.
-func findModel(ctx context.Context, tx querier, id string) (Model, error) {
+func findModel(ctx context.Context, tx frame.Querier, id string) (Model, error) {
 	m, err := scanModel(tx.QueryRow("SELECT "+modelColumns+" FROM "+modelTables+" WHERE m.id = ? AND m.deleted = ''", id))
 	if errors.Is(err, sql.ErrNoRows) || err == nil && !frame.Who(ctx).Sees(m.Party) {
 		return Model{}, frame.NotFound("there is no model %s", id)
@@ -124,28 +116,17 @@ type Listing struct {
 func (s *service) models(ctx context.Context, l Listing) (frame.List[Model], error) {
 	who := frame.Who(ctx)
 	var found []Model
-	err := s.Store.View(ctx, func(tx *sql.Tx) error {
+	err := s.Store.View(ctx, func(tx *sql.Tx) (err error) {
 		party := l.Party
 		if !who.May(frame.Staff) {
 			if party = who.Party; party == "" {
 				return nil
 			}
 		}
-		rows, err := tx.Query("SELECT "+modelColumns+" FROM "+modelTables+` WHERE m.deleted = '' AND (? = '' OR m.party = ?)
+		found, err = frame.Select(tx, scanModel, "SELECT "+modelColumns+" FROM "+modelTables+` WHERE m.deleted = '' AND (? = '' OR m.party = ?)
 			AND (? = '' OR instr(lower(m.name), lower(?)) > 0) AND (? = '' OR r.state = ?) AND (? = '' OR m.id < ?) ORDER BY m.id DESC LIMIT ?`,
 			party, party, l.Query, l.Query, l.State, l.State, l.After, l.After, l.Limit+1)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			m, err := scanModel(rows)
-			if err != nil {
-				return err
-			}
-			found = append(found, m)
-		}
-		return rows.Err()
+		return err
 	})
 	if err != nil {
 		return frame.List[Model]{}, fmt.Errorf("list models: %w", err)

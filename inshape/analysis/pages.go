@@ -594,7 +594,7 @@ func (s *service) choice(q url.Values, v *modelView) choice {
 	return c
 }
 
-func (s *service) pricing(ctx context.Context, tx querier, model string, n int, c choice) pricing {
+func (s *service) pricing(ctx context.Context, tx frame.Querier, model string, n int, c choice) pricing {
 	p := pricing{Choice: c}
 	for _, f := range c.Material.Finishes {
 		if f.ID == c.Finish {

@@ -102,7 +102,7 @@ func measures(f *printability.Facts, m material.Material) price.Measures {
 
 // priced is an order with its price: an item of a quote. What stands against
 // making the part is told as well.
-func (s *service) priced(ctx context.Context, tx querier, o Order, now time.Time) (QuoteItem, Model, error) {
+func (s *service) priced(ctx context.Context, tx frame.Querier, o Order, now time.Time) (QuoteItem, Model, error) {
 	m, r, err := findBoth(ctx, tx, o.Model, o.Revision)
 	if err != nil {
 		return QuoteItem{}, m, err
@@ -246,7 +246,7 @@ func (q *Quote) event() any {
 
 const quoteColumns = "id, party, by_name, proposal, message, state, currency, total, valid_until, at, answered, answered_by, answer, version"
 
-func scanQuote(row scanner, now time.Time) (Quote, error) {
+func scanQuote(row frame.Row, now time.Time) (Quote, error) {
 	var q Quote
 	var total, at, answered string
 	if err := row.Scan(&q.ID, &q.Party, &q.By, &q.Proposal, &q.Message, &q.State, &q.Currency, &total, &q.ValidUntil, &at, &answered, &q.AnsweredBy, &q.Answer, &q.Version); err != nil {
@@ -266,7 +266,7 @@ func scanQuote(row scanner, now time.Time) (Quote, error) {
 }
 
 // items reads what a quote is for.
-func (s *service) items(tx querier, q *Quote) error {
+func (s *service) items(tx frame.Querier, q *Quote) error {
 	rows, err := tx.Query("SELECT model, n, name, material, verdict, titles, price FROM quote_item WHERE quote = ? ORDER BY seq", q.ID)
 	if err != nil {
 		return fmt.Errorf("read quote: %w", err)
@@ -289,7 +289,7 @@ func (s *service) items(tx querier, q *Quote) error {
 }
 
 // findQuote gives a quote that the context's identity may see.
-func (s *service) findQuote(ctx context.Context, tx querier, id string, now time.Time) (Quote, error) {
+func (s *service) findQuote(ctx context.Context, tx frame.Querier, id string, now time.Time) (Quote, error) {
 	q, err := scanQuote(tx.QueryRow("SELECT "+quoteColumns+" FROM quote WHERE id = ?", id), now)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && !frame.Who(ctx).Sees(q.Party) {
 		return Quote{}, frame.NotFound("there is no quote %s", id)

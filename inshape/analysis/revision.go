@@ -61,7 +61,7 @@ func (s *revisionScan) finish() error {
 	return errors.Join(decode(s.operation, &r.Operation), decode(s.report, &r.Report))
 }
 
-func scanRevision(row scanner) (Revision, error) {
+func scanRevision(row frame.Row) (Revision, error) {
 	var r Revision
 	scan := revisionScan{into: &r}
 	err := row.Scan(scan.targets()...)
@@ -69,7 +69,7 @@ func scanRevision(row scanner) (Revision, error) {
 }
 
 // findRevision gives a revision of a model that was found before.
-func findRevision(tx querier, model string, n int) (Revision, error) {
+func findRevision(tx frame.Querier, model string, n int) (Revision, error) {
 	r, err := scanRevision(tx.QueryRow("SELECT "+revisionColumns+" FROM revision r WHERE r.model = ? AND r.n = ?", model, n))
 	if errors.Is(err, sql.ErrNoRows) {
 		return r, frame.NotFound("%s has no revision %d", model, n)
@@ -80,21 +80,12 @@ func findRevision(tx querier, model string, n int) (Revision, error) {
 	return r, nil
 }
 
-func revisionsOf(tx querier, model string) ([]Revision, error) {
-	rows, err := tx.Query("SELECT "+revisionColumns+" FROM revision r WHERE r.model = ? ORDER BY r.n", model)
+func revisionsOf(tx frame.Querier, model string) ([]Revision, error) {
+	list, err := frame.Select(tx, scanRevision, "SELECT "+revisionColumns+" FROM revision r WHERE r.model = ? ORDER BY r.n", model)
 	if err != nil {
 		return nil, fmt.Errorf("list revisions: %w", err)
 	}
-	defer rows.Close()
-	var list []Revision
-	for rows.Next() {
-		r, err := scanRevision(rows)
-		if err != nil {
-			return nil, fmt.Errorf("list revisions: %w", err)
-		}
-		list = append(list, r)
-	}
-	return list, rows.Err()
+	return list, nil
 }
 
 // StepTimes is a step with its times.
@@ -104,7 +95,7 @@ type StepTimes struct {
 	Ended *time.Time `json:"ended,omitempty"`
 }
 
-func stepsOf(tx querier, model string, n int) ([]StepTimes, error) {
+func stepsOf(tx frame.Querier, model string, n int) ([]StepTimes, error) {
 	rows, err := tx.Query("SELECT name, state, detail, began, ended FROM step WHERE model = ? AND n = ? ORDER BY seq", model, n)
 	if err != nil {
 		return nil, fmt.Errorf("list steps: %w", err)
@@ -265,7 +256,7 @@ func (s *service) retryAnalysis(ctx context.Context, id string, n int) error {
 	return err
 }
 
-func findBoth(ctx context.Context, tx querier, id string, n int) (Model, Revision, error) {
+func findBoth(ctx context.Context, tx frame.Querier, id string, n int) (Model, Revision, error) {
 	m, err := findModel(ctx, tx, id)
 	if err != nil {
 		return m, Revision{}, err

@@ -51,7 +51,7 @@ func (s *service) verdictsOf(report *Report) []Verdict {
 }
 
 // verdicts are those on a revision, which must be done.
-func (s *service) verdicts(tx querier, m Model, r Revision) ([]Verdict, error) {
+func (s *service) verdicts(tx frame.Querier, m Model, r Revision) ([]Verdict, error) {
 	if r.State != Done {
 		return nil, frame.Conflict("there are no verdicts on revision %d of %s: its analysis is %s", r.Number, m.Name, r.State).Advise("Wait until it is done.")
 	}
@@ -172,7 +172,7 @@ func (s *service) accept(tx *frame.Tx, m Model, n int, in material.ID, quote, no
 }
 
 // accepted tells whether staff or a quote has accepted a revision in a material.
-func accepted(tx querier, model string, n int, in material.ID) (bool, error) {
+func accepted(tx frame.Querier, model string, n int, in material.ID) (bool, error) {
 	var one int
 	err := tx.QueryRow("SELECT 1 FROM acceptance WHERE model = ? AND n = ? AND material = ?", model, n, in).Scan(&one)
 	if errors.Is(err, sql.ErrNoRows) {

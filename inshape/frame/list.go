@@ -1,7 +1,9 @@
 package frame
 
 import (
+	"database/sql"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -12,6 +14,18 @@ import (
 type Page struct {
 	Limit int    `query:"limit" minimum:"1" maximum:"200" default:"50" doc:"At most so many"`
 	After string `query:"after" maxLength:"128" doc:"The next of the part before"`
+}
+
+// Before is where a list by sequence number, newest first, goes on.
+func (p Page) Before() (int64, error) {
+	if p.After == "" {
+		return math.MaxInt64, nil
+	}
+	n, err := strconv.ParseInt(p.After, 10, 64)
+	if err != nil {
+		return 0, Invalid("after: %q is not what a list gave as next", p.After)
+	}
+	return n, nil
 }
 
 // List is a part of a list.
@@ -54,4 +68,31 @@ func (m Match) Check(version int64) error {
 	}
 	return NewProblem(http.StatusPreconditionFailed, "changed-meanwhile", "it has changed since it was read: it is now %s", fmt.Sprint(ETag(version))).
 		Advise("Read it again and repeat the change.")
+}
+
+// Row is a row of a query: *sql.Row or *sql.Rows.
+type Row interface{ Scan(into ...any) error }
+
+// Querier asks a store: *sql.Tx or *Tx.
+type Querier interface {
+	Query(query string, args ...any) (*sql.Rows, error)
+	QueryRow(query string, args ...any) *sql.Row
+}
+
+// Select collects what scan makes of every row of a query.
+func Select[T any](tx Querier, scan func(Row) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := tx.Query(query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []T
+	for rows.Next() {
+		x, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, x)
+	}
+	return list, rows.Err()
 }

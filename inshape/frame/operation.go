@@ -65,15 +65,12 @@ func (s *Server) operations() {
 		if err := Require(ctx, Staff); err != nil {
 			return nil, err
 		}
-		before := int64(1<<63 - 1)
-		if in.After != "" {
-			var err error
-			if before, err = strconv.ParseInt(in.After, 10, 64); err != nil {
-				return nil, Invalid("after: %q is not what a list gave as next", in.After)
-			}
+		before, err := in.Before()
+		if err != nil {
+			return nil, err
 		}
 		var entries []AuditEntry
-		err := s.Store.View(ctx, func(tx *sql.Tx) error {
+		err = s.Store.View(ctx, func(tx *sql.Tx) error {
 			rows, err := tx.Query(`SELECT seq, at, actor, name, action, subject, detail FROM audit
 				WHERE seq < ? AND (? = '' OR subject = ?) ORDER BY seq DESC LIMIT ?`, before, in.Subject, in.Subject, in.Limit+1)
 			if err != nil {

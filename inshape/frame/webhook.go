@@ -134,15 +134,12 @@ func (s *Server) webhooks() {
 		if err := Require(ctx, Admin); err != nil {
 			return nil, err
 		}
-		before := int64(1<<63 - 1)
-		if in.After != "" {
-			var err error
-			if before, err = strconv.ParseInt(in.After, 10, 64); err != nil {
-				return nil, Invalid("after: %q is not what a list gave as next", in.After)
-			}
+		before, err := in.Before()
+		if err != nil {
+			return nil, err
 		}
 		var deliveries []Delivery
-		err := s.Store.View(ctx, func(tx *sql.Tx) error {
+		err = s.Store.View(ctx, func(tx *sql.Tx) error {
 			rows, err := tx.Query(`SELECT d.seq, o.type, d.state, d.attempts, d.due, d.answer FROM delivery d JOIN outbox o ON o.seq = d.seq
 				WHERE d.webhook = ? AND d.seq < ? ORDER BY d.seq DESC LIMIT ?`, in.ID, before, in.Limit+1)
 			if err != nil {

@@ -95,7 +95,7 @@ func normalEmail(email string) string { return strings.ToLower(strings.TrimSpace
 
 const userColumns = "id, email, name, role, coalesce(party, ''), active, password = '', at, version"
 
-func scanUser(row interface{ Scan(...any) error }) (User, error) {
+func scanUser(row frame.Row) (User, error) {
 	var u User
 	var at string
 	err := row.Scan(&u.ID, &u.Email, &u.Name, &u.Role, &u.Party, &u.Active, &u.Invited, &at, &u.Version)
@@ -310,21 +310,10 @@ func (a *accounts) change(ctx context.Context, id string, match frame.Match, c U
 // users are those whose name or address has a text in it, newest first.
 func (a *accounts) users(ctx context.Context, search string, page frame.Page) (frame.List[User], error) {
 	var list []User
-	err := a.store.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.Query("SELECT "+userColumns+` FROM user WHERE (? = '' OR id < ?) AND (? = '' OR instr(email, lower(?)) OR instr(lower(name), lower(?)))
+	err := a.store.View(ctx, func(tx *sql.Tx) (err error) {
+		list, err = frame.Select(tx, scanUser, "SELECT "+userColumns+` FROM user WHERE (? = '' OR id < ?) AND (? = '' OR instr(email, lower(?)) OR instr(lower(name), lower(?)))
 			ORDER BY id DESC LIMIT ?`, page.After, page.After, search, search, search, page.Limit+1)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			u, err := scanUser(rows)
-			if err != nil {
-				return err
-			}
-			list = append(list, u)
-		}
-		return rows.Err()
+		return err
 	})
 	if err != nil {
 		return frame.List[User]{}, fmt.Errorf("read users: %w", err)
@@ -334,21 +323,10 @@ func (a *accounts) users(ctx context.Context, search string, page frame.Page) (f
 
 func (a *accounts) parties(ctx context.Context, search string, page frame.Page) (frame.List[Party], error) {
 	var list []Party
-	err := a.store.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.Query(`SELECT id, name, at, version, (SELECT count(*) FROM user WHERE party = party.id) FROM party
+	err := a.store.View(ctx, func(tx *sql.Tx) (err error) {
+		list, err = frame.Select(tx, scanParty, `SELECT id, name, at, version, (SELECT count(*) FROM user WHERE party = party.id) FROM party
 			WHERE (? = '' OR id < ?) AND (? = '' OR instr(lower(name), lower(?))) ORDER BY id DESC LIMIT ?`, page.After, page.After, search, search, page.Limit+1)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			p, err := scanParty(rows)
-			if err != nil {
-				return err
-			}
-			list = append(list, p)
-		}
-		return rows.Err()
+		return err
 	})
 	if err != nil {
 		return frame.List[Party]{}, fmt.Errorf("read parties: %w", err)
@@ -356,7 +334,7 @@ func (a *accounts) parties(ctx context.Context, search string, page frame.Page) 
 	return frame.ListOf(list, page.Limit, func(p Party) string { return p.ID }), nil
 }
 
-func scanParty(row interface{ Scan(...any) error }) (Party, error) {
+func scanParty(row frame.Row) (Party, error) {
 	var p Party
 	var at string
 	err := row.Scan(&p.ID, &p.Name, &at, &p.Version, &p.Users)

@@ -425,7 +425,7 @@ func (s Step) name() string {
 const orderColumns = `o.id, o.number, o.party, CASE p.company WHEN '' THEN p.name ELSE p.company END, o.stage, o.state, o.currency, coalesce(o.quote, ''),
 	o.reference, o.notes, o.due, o.ship_to, o.bill_to, o.actor, o.at, o.asked, o.version`
 
-func scanOrder(row interface{ Scan(...any) error }) (*Order, error) {
+func scanOrder(row frame.Row) (*Order, error) {
 	var o Order
 	var at, shipTo, billTo string
 	if err := row.Scan(&o.ID, &o.Number, &o.Party, &o.PartyName, &o.stage, &o.State, &o.Currency, &o.Quote, &o.Reference, &o.Notes, &o.Due,

@@ -172,7 +172,7 @@ func putParty(tx *frame.Tx, p *Party) error {
 
 const partyColumns = "id, name, company, email, phone, tax_id, at, version"
 
-func scanParty(row interface{ Scan(...any) error }) (Party, error) {
+func scanParty(row frame.Row) (Party, error) {
 	var p Party
 	var at string
 	err := row.Scan(&p.ID, &p.Name, &p.Company, &p.Email, &p.Phone, &p.TaxID, &at, &p.Version)
@@ -223,21 +223,10 @@ func (m *module) ensureParty(ctx context.Context, id string) error {
 
 func (m *module) parties(ctx context.Context, query string, page frame.Page) (frame.List[Party], error) {
 	var list []Party
-	err := m.store.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.Query("SELECT "+partyColumns+` FROM party WHERE (?1 = '' OR id < ?1)
+	err := m.store.View(ctx, func(tx *sql.Tx) (err error) {
+		list, err = frame.Select(tx, scanParty, "SELECT "+partyColumns+` FROM party WHERE (?1 = '' OR id < ?1)
 			AND (?2 = '' OR instr(lower(name || ' ' || company || ' ' || email), lower(?2)) > 0) ORDER BY id DESC LIMIT ?3`, page.After, query, page.Limit+1)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			p, err := scanParty(rows)
-			if err != nil {
-				return err
-			}
-			list = append(list, p)
-		}
-		return rows.Err()
+		return err
 	})
 	if err != nil {
 		return frame.List[Party]{}, fmt.Errorf("list parties: %w", err)
