@@ -22,8 +22,9 @@ type body struct {
 	waited time.Duration // in this window
 	got    int           // in this window
 
-	read atomic.Bool // has begun; the request cannot be sent again
-	end  atomic.Pointer[error]
+	read  atomic.Bool // has begun; the request cannot be sent again
+	whole atomic.Bool // was read to its end
+	end   atomic.Pointer[error]
 }
 
 // Read reads within what is left of the window.
@@ -51,9 +52,13 @@ func (b *body) Read(p []byte) (int, error) {
 	return b.note(n, err)
 }
 
-// note remembers why a body broke off.
+// note remembers whether a body came to its end, or why it broke off.
 func (b *body) note(n int, err error) (int, error) {
-	if err != nil && err != io.EOF {
+	switch err {
+	case nil:
+	case io.EOF:
+		b.whole.Store(true)
+	default:
 		b.end.Store(&err)
 	}
 	return n, err

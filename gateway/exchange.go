@@ -110,6 +110,9 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, hopped bool) {
 	// exchange to pass through: one allocation and no search in contexts.
 	x.proxy = httputil.ReverseProxy{Rewrite: rewriting, Transport: x, BufferPool: &g.buffers, ErrorHandler: g.failing, ErrorLog: g.proxyLog}
 	x.proxy.ServeHTTP(x, r)
+	if hopped {
+		x.heard(r)
+	}
 }
 
 // admit is the host that a request is for, or the page that refuses it.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"bulkhead"
 )
@@ -57,6 +58,22 @@ func (g *Gateway) HopHandler() http.Handler {
 		g.serve(w, r, true)
 	})
 }
+
+// heard makes sure that an answer to a body which nobody has read to its end
+// arrives at the gateway that handed the request over: the server would close the
+// connection at once, and what is still being sent would make the other kernel
+// throw the answer away. That gateway hangs up when it has the answer.
+func (x *exchange) heard(r *http.Request) {
+	if x.body == nil || !x.body.read.Load() || x.body.whole.Load() || x.streams {
+		return // of several streams in a connection one ends without it
+	}
+	if x.control.Flush() == nil && x.control.SetReadDeadline(time.Now().Add(heardWithin)) == nil {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
+}
+
+// heardWithin is how long an answer may take to the other gateway.
+const heardWithin = 2 * time.Second
 
 // refuseHop answers a gateway that took this node for the stamp's.
 func refuseHop(w http.ResponseWriter) {

@@ -125,3 +125,33 @@ func TestEpochs(t *testing.T) {
 		}
 	}
 }
+
+// TestEarlyAnswer: a backend that answers without reading the body is heard,
+// whether it is here or at another node.
+func TestEarlyAnswer(t *testing.T) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "too much", http.StatusRequestEntityTooLarge)
+	}))
+	defer backend.Close()
+	here := bulkhead.Route{Host: "acme.localhost", Path: "/", Stamp: "acme", UID: "u", Epoch: 3, Backends: []netip.AddrPort{netip.MustParseAddrPort(backend.Listener.Addr().String())}}
+	far, _ := twoNodes(t, []bulkhead.Route{elsewhere("acme.localhost", 3)}, here)
+	for name, g := range map[string]*Gateway{"here": serve(t, Config{}, here), "far": far} {
+		got := map[string]int{}
+		for range 100 {
+			req, err := http.NewRequest(http.MethodPost, "http://"+g.Addr().String()+"/x", strings.NewReader(strings.Repeat("x", 8<<20)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = "acme.localhost"
+			resp, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
+			if err != nil {
+				got[err.Error()]++
+				continue
+			}
+			got[fmt.Sprint(resp.StatusCode, " ", strings.TrimSpace(bodyOf(t, resp)))]++
+		}
+		if got["413 too much"] != 100 {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
