@@ -38,8 +38,9 @@ var rooms = map[string][]string{
 		"agent", "api", "auth", "containerd", "controller", "gateway", "images", "keys", "logs",
 		"network", "plan", "registry", "store", "volume",
 	},
-	"cmd/bulkhead": {"cli", "daemon", "containerd"},
-	"clustertest":  {"daemon", "api", "imagebuild"},
+	"cmd/bulkhead":        {"cli", "daemon", "containerd"},
+	"clustertest":         {"daemon", "api", "imagebuild"},
+	"clustertest/history": {},
 }
 
 // owners names the libraries that one package alone may import, tests apart.
