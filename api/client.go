@@ -127,6 +127,9 @@ const serversHeader = "Bulkhead-Servers"
 // retryHeader in an answer says that it may be another one in a moment.
 const retryHeader = "Bulkhead-Retry"
 
+// retryAnother is its value when the same server will not answer otherwise.
+const retryAnother = "another"
+
 // patience is how long the client asks again when no server can answer: longer than
 // the servers take to agree on a new leader.
 const patience = 15 * time.Second
@@ -191,7 +194,8 @@ func (c *Client) send(ctx context.Context, method, path, request string, body []
 		}
 		said = readProblem(resp)
 		resp.Body.Close()
-		if resp.Header.Get(retryHeader) == "" {
+		switch retry := resp.Header.Get(retryHeader); {
+		case retry == "", retry == retryAnother && len(bases) == 1:
 			return nil, false, said
 		}
 	}

@@ -147,6 +147,10 @@ func (s *Server) listServers(ctx context.Context) ([]ServerView, error) {
 	return out, nil
 }
 
+// errAnotherServer: a server that has left could not record it.
+var errAnotherServer = bulkhead.Errorf(bulkhead.ErrConflict, "a server does not remove itself: another one must be asked").
+	WithHint("bulkhead server list; then bulkhead server remove NAME --api ADDRESS with the address of another")
+
 func (s *Server) removeServer(ctx context.Context, text string) error {
 	name, err := bulkhead.ParseNodeName(text)
 	if err != nil {
@@ -158,6 +162,9 @@ func (s *Server) removeServer(ctx context.Context, text string) error {
 	}
 	if s.c.Store.View().Servers.Len() == 1 {
 		return bulkhead.Errorf(bulkhead.ErrConflict, "%s is the only server: without it there is no state", name).WithHint("bulkhead down --destroy removes all of it")
+	}
+	if name == s.c.Name {
+		return errAnotherServer
 	}
 	if err := s.c.Store.RemoveMember(ctx, server.Peer); err != nil {
 		if e := bulkhead.KindOf(err); e == bulkhead.ErrConflict {

@@ -5,7 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -376,5 +379,46 @@ func TestCordonAndRemove(t *testing.T) {
 	}
 	if err := f.RemoveServer(t.Context(), "s1"); !errors.Is(err, bulkhead.ErrConflict) || !strings.Contains(err.Error(), "the only server") {
 		t.Errorf("the only server: %v", err)
+	}
+}
+
+// TestServerRemovesItself: it could not record that it has left, so the client asks
+// another one, if it knows any.
+func TestServerRemovesItself(t *testing.T) {
+	f := newFixture(t)
+	f.update(func(tx *store.Tx) {
+		tx.Servers.Put(bulkhead.Server{Name: "s1"})
+		tx.Servers.Put(bulkhead.Server{Name: "s2"})
+	})
+	if err := f.RemoveServer(t.Context(), "s1"); !errors.Is(err, bulkhead.ErrConflict) || !strings.Contains(err.Error(), "another one must be asked") {
+		t.Errorf("the only one that the client knows: %v", err)
+	}
+	var asked atomic.Int32
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer other.Close()
+	if err := f.Farm([]string{other.URL}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.RemoveServer(t.Context(), "s1"); err != nil || asked.Load() != 1 {
+		t.Errorf("another is known: asked %d times, %v", asked.Load(), err)
+	}
+}
+
+// TestWayToWhatIsNoServer says so in one line, without names of our own making.
+func TestWayToWhatIsNoServer(t *testing.T) {
+	f := newFixture(t)
+	f.nodeListener()
+	plain := httptest.NewServer(http.NotFoundHandler())
+	address := plain.Listener.Addr().String()
+	ask := joinRequest(t, "n1", keys.RoleNode)
+	if _, err := Join(t.Context(), address, f.token("node"), ask); err == nil || !strings.HasPrefix(err.Error(), "no server answers: "+address+": it does not speak TLS") {
+		t.Errorf("an address of another kind: %v", err)
+	}
+	plain.Close()
+	if _, err := Join(t.Context(), address, f.token("node"), ask); err == nil || err.Error() != "no server answers: "+address+": connection refused" {
+		t.Errorf("an address where nobody listens: %v", err)
 	}
 }

@@ -313,8 +313,11 @@ func register[I, O any](s *Server, hapi huma.API, o operation, handle func(ctx c
 		out, err := handle(ctx, in)
 		if err != nil {
 			p := asProblem(s.logged(ctx, err))
-			if errors.Is(err, store.ErrNoMajority) { // it may or may not be done: the client asks again
+			switch {
+			case errors.Is(err, store.ErrNoMajority): // it may or may not be done: the client asks again
 				return nil, huma.ErrorWithHeaders(p, http.Header{retryHeader: {"1"}})
+			case errors.Is(err, errAnotherServer):
+				return nil, huma.ErrorWithHeaders(p, http.Header{retryHeader: {retryAnother}})
 			}
 			return nil, p
 		}

@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"bulkhead"
@@ -110,12 +112,23 @@ func (w *Way) dial(ctx context.Context, network, _ string) (net.Conn, error) {
 			w.prefer(address)
 			return conn, nil
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", address, err))
+		errs = append(errs, fmt.Errorf("%s: %w", address, plainly(err)))
 		if ctx.Err() != nil {
 			break
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+// plainly leaves out of an error of a connection what its address says already.
+func plainly(err error) error {
+	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return fmt.Errorf("it does not speak TLS, so it is not the address for nodes (%w)", e)
+	}
+	if e, ok := errors.AsType[syscall.Errno](err); ok {
+		return e
+	}
+	return err
 }
 
 func (w *Way) dialOne(ctx context.Context, network, address string) (net.Conn, error) {
@@ -162,6 +175,9 @@ func (w *Way) ask(ctx context.Context, path string, in, out any) error {
 func unanswered(err error) error {
 	if e, ok := errors.AsType[*bulkhead.Error](err); ok {
 		return e
+	}
+	if e, ok := errors.AsType[*url.Error](err); ok { // its URL names nobody
+		err = e.Err
 	}
 	return bulkhead.Errorf(bulkhead.ErrUnavailable, "no server answers: %w", err)
 }
