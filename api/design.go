@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -164,6 +165,11 @@ func (s *Server) design(tx *store.Tx, old *bulkhead.Stamp, ch change) (bulkhead.
 	next.Terms, next.ReleaseTerms = termsOf(next.Terms, ch), frozen.Terms
 	if err := checkTerms(next.Terms, s.c.Store.View().Policy()); err != nil {
 		return next, err
+	}
+	if old == nil || !reflect.DeepEqual([]bulkhead.Terms{old.Terms, old.ReleaseTerms}, []bulkhead.Terms{next.Terms, next.ReleaseTerms}) {
+		if err := s.c.Meetable(s.c.Store.View(), &next); err != nil {
+			return next, err
+		}
 	}
 	if err := s.sealSecrets(&next, secrets, frozen.Secrets); err != nil {
 		return next, err

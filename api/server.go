@@ -63,6 +63,8 @@ type Config struct {
 	// Forecast answers what would be if the farm were another than it is in view.
 	// Nil: nobody can tell.
 	Forecast func(view *store.Snapshot, what bulkhead.WhatIf) (bulkhead.Forecast, error)
+	// Meetable refuses a stamp whose terms no node meets. Nil: nobody looks.
+	Meetable func(view *store.Snapshot, s *bulkhead.Stamp) error
 	// Ready says why the server cannot do its work, or nil. Default: always nil.
 	Ready func() error
 	// Version of Bulkhead. Default: "dev".
@@ -99,6 +101,9 @@ func NewServer(c Config) (*Server, error) {
 		c.Forecast = func(*store.Snapshot, bulkhead.WhatIf) (bulkhead.Forecast, error) {
 			return bulkhead.Forecast{}, bulkhead.Errorf(bulkhead.ErrUnavailable, "this server makes no forecasts")
 		}
+	}
+	if c.Meetable == nil {
+		c.Meetable = func(*store.Snapshot, *bulkhead.Stamp) error { return nil }
 	}
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }

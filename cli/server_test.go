@@ -77,7 +77,7 @@ func newCluster(dir string) (*cluster, error) {
 	bundles := images.NewBundles(filepath.Join(dir, "bundles"), &images.Target{URL: direct.URL})
 	server, err := api.NewServer(api.Config{
 		Store: state, Sealer: sealer, Registry: blobs, Bundle: bundles.Bundle, Authority: authority, Version: "1.2.3",
-		Forecast: controller.Forecast,
+		Forecast: controller.Forecast, Meetable: controller.Meetable,
 		HasImage: func(ctx context.Context, i bulkhead.Image) error {
 			ok, err := blobs.Has(ctx, i.Repository, i.Digest)
 			if err == nil && !ok {

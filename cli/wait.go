@@ -20,13 +20,17 @@ func (c *command) await(ctx context.Context, stamp api.Stamp, timeout time.Durat
 	defer cancel()
 	begin := time.Now()
 	told := map[bulkhead.ServiceName]string{}
-	seen := false
+	seen, placement := false, "" // the last reason told why it has no node
 	last := stamp
 	err := c.client().WatchStamp(ctx, string(stamp.Name), func(s api.Stamp) error {
 		if s.UID != stamp.UID {
 			return errSettled
 		}
 		seen, last = true, s
+		if c.output == "table" && s.Phase == bulkhead.PhasePending && s.Node == "" && s.Placement != placement {
+			placement = s.Placement
+			fmt.Fprintf(c.env.Stderr, "  %-16s %s %s\n", "placement", c.paint(yellow, placement), c.paint(faint, "("+took(time.Since(begin))+")"))
+		}
 		if c.output == "table" && s.Observed >= s.Generation {
 			for _, service := range s.Services {
 				line := service.State

@@ -376,6 +376,11 @@ func preempt(tx *store.Tx, name, by bulkhead.StampName) {
 	tx.Event(bulkhead.Event{Type: "stamp.preempted", Stamp: name, Node: victim.Node, Message: victim.Preempted})
 }
 
+// Meetable refuses a stamp whose terms no node meets.
+func Meetable(view *store.Snapshot, s *bulkhead.Stamp) error {
+	return plan.Meetable(s, view.Nodes.All())
+}
+
 // Forecast answers what would be if the farm were another than it is in view.
 func Forecast(view *store.Snapshot, what bulkhead.WhatIf) (bulkhead.Forecast, error) {
 	var nodes []bulkhead.Node

@@ -69,10 +69,10 @@ func (p *process) openServer(ctx context.Context) (err error) {
 			}
 			return err
 		},
-		Forecast: controller.Forecast,
-		Domain:   p.c.Domain,
-		URL:      p.stampURL,
-		Version:  c.Version, Metrics: p.metrics, Logger: c.Log.With("part", "api"),
+		Forecast: controller.Forecast, Meetable: controller.Meetable,
+		Domain:  p.c.Domain,
+		URL:     p.stampURL,
+		Version: c.Version, Metrics: p.metrics, Logger: c.Log.With("part", "api"),
 	})
 	if err != nil {
 		return err

@@ -716,3 +716,22 @@ func TestPlaceAgreesWithOracle(t *testing.T) {
 		}
 	})
 }
+
+// TestMeetable: terms that no node meets are told from a lack of room, which may pass.
+func TestMeetable(t *testing.T) {
+	full, away := machine("n1", 0.1, 1), machine("n2", 8, 8*gib)
+	full.Region, away.Region, away.State = "eu", "us", bulkhead.NodeUnreachable
+	all := []bulkhead.Node{full, away}
+	for region, want := range map[string]string{
+		"": "", "eu": "", "us": "", "mars": "no node is in region mars (0 of 2 nodes match)",
+	} {
+		s := &bulkhead.Stamp{Name: "acme", Terms: bulkhead.Terms{Region: region}}
+		err := Meetable(s, slices.Values(all))
+		if (err == nil) != (want == "") || err != nil && (err.Error() != want || !errors.Is(err, bulkhead.ErrConflict)) {
+			t.Errorf("region %q: %v, want %q", region, err, want)
+		}
+		if err := Meetable(s, slices.Values([]bulkhead.Node(nil))); err != nil {
+			t.Errorf("a farm without nodes: %v", err)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -33,7 +34,11 @@ func (f *Farm) refuse(q *search) *bulkhead.Error {
 	case len(ready) == 0:
 		return exhausted("no node is ready (%d known)", known)
 	case len(match) == 0:
-		return exhausted("no node is%s%s", where, f.unmet(q, ready, known)).WithHint("label a node, or change the terms of the stamp")
+		nodes := make([]*bulkhead.Node, len(ready))
+		for i, p := range ready {
+			nodes[i] = &p.node
+		}
+		return q.terms.unmet(nodes, known, bulkhead.ErrExhausted)
 	}
 	counted := fmt.Sprintf("%d of %d nodes match", len(match), known)
 	if q.terms.plain() {
@@ -94,25 +99,44 @@ func (f *Farm) refuse(q *search) *bulkhead.Error {
 	return exhausted("%s", f.keptFrom(q, match, where, counted))
 }
 
-// unmet says how many of the ready nodes meet each demand alone.
-func (f *Farm) unmet(q *search, ready []*place, known int) string {
+// unmet is the refusal of demands that none of the nodes meets. Of several it says
+// how many meet each alone.
+func (d *demands) unmet(nodes []*bulkhead.Node, known int, kind error) *bulkhead.Error {
 	var parts []string
-	for _, d := range q.terms.demands.each() {
+	for _, one := range d.each() {
 		n := 0
-		for _, p := range ready {
-			if d.met(&p.node) {
+		for _, node := range nodes {
+			if one.met(node) {
 				n++
 			}
 		}
-		parts = append(parts, fmt.Sprintf("%d %s", n, d))
+		parts = append(parts, fmt.Sprintf("%d %s", n, one))
 	}
-	switch {
-	case len(parts) == 0: // all nodes are in pools
-		return fmt.Sprintf(" outside of pools (%d known)", known)
-	case len(parts) == 1:
-		return fmt.Sprintf(" (0 of %d nodes match)", known)
+	counted := fmt.Sprintf(" (0 of %d nodes match; %s)", known, strings.Join(parts, ", "))
+	switch len(parts) {
+	case 0: // all nodes are in pools
+		counted = fmt.Sprintf(" outside of pools (%d known)", known)
+	case 1:
+		counted = fmt.Sprintf(" (0 of %d nodes match)", known)
 	}
-	return fmt.Sprintf(" (0 of %d nodes match; %s)", known, strings.Join(parts, ", "))
+	return bulkhead.Errorf(kind, "no node is%s%s", d, counted).WithHint("label a node, or change the terms of the stamp")
+}
+
+// Meetable refuses a stamp whose terms no node of the farm meets, whatever its
+// state and room. In a farm without nodes everything is meetable: they come later.
+func Meetable(s *bulkhead.Stamp, nodes iter.Seq[bulkhead.Node]) error {
+	d := demandsOf(s)
+	var all []*bulkhead.Node
+	for n := range nodes {
+		if d.metBy(&n) {
+			return nil
+		}
+		all = append(all, &n)
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return d.unmet(all, len(all), bulkhead.ErrConflict)
 }
 
 // keptFrom says what keeps the stamp from every node that has room.

@@ -500,6 +500,10 @@ func (e *etcd) upkeep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-e.server.Server.StopNotify():
+			if e.server.Server.IsIDRemoved(uint64(e.server.Server.MemberID())) {
+				return bulkhead.Errorf(bulkhead.ErrDenied, "this server was removed from the farm").
+					WithHint("to join again it needs an empty data folder, and a token: bulkhead token create --role server")
+			}
 			return errors.New("etcd stopped")
 		case <-ticker.C:
 			if err := e.tidy(ctx); err != nil && ctx.Err() == nil {
