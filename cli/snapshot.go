@@ -31,7 +31,10 @@ under the key in DATA/keys of any server: keep a copy of that folder, elsewhere.
 			}
 			f, err := os.CreateTemp(filepath.Dir(path), ".snapshot-*") // 0600
 			if err != nil {
-				return bulkhead.Errorf(bulkhead.ErrInvalid, "write backup: %w", err)
+				if e, ok := errors.AsType[*os.PathError](err); ok { // the file's own name tells nothing
+					err = e.Err
+				}
+				return bulkhead.Errorf(bulkhead.ErrInvalid, "make a file in %s: %w", filepath.Dir(path), err).WithHint("name a file in a folder that exists and can be written to")
 			}
 			defer os.Remove(f.Name())
 			err = c.client().SaveState(cmd.Context(), f)
