@@ -43,10 +43,7 @@ type Config struct {
 	Volumes Volumes
 	Logs    Logs
 	Files   Files
-
-	// Seal and Open protect the secrets of assignments at rest.
-	Seal func(uid string, secrets map[string]string) ([]byte, error)
-	Open func(uid string, sealed []byte) (map[string]string, error)
+	Keys    Keys
 
 	// Changed is called whenever what Stamps, Places or Peers returns has changed. It
 	// must not block.
@@ -67,6 +64,7 @@ type Agent struct {
 	c       Config
 	log     *slog.Logger
 	node    bulkhead.NodeName
+	disk    disk
 	farm    *farm
 	places  chan struct{} // one for every task that is being made or cleared away
 	reports *reports
@@ -88,8 +86,9 @@ func New(c Config) *Agent {
 	if c.Servers == nil {
 		c.Servers = func([]string) {}
 	}
+	d := disk{c.Dir, c.Keys}
 	return &Agent{
-		c: c, log: c.Log, farm: newFarm(c.Dir), node: c.Node().Name, places: make(chan struct{}, c.Parallel),
+		c: c, log: c.Log, disk: d, farm: newFarm(d), node: c.Node().Name, places: make(chan struct{}, c.Parallel),
 		reports: newReports(), stamps: map[bulkhead.StampName]*stampLoop{},
 	}
 }
@@ -168,7 +167,11 @@ func (a *Agent) adopt(ctx context.Context) error {
 	var loops []*stampLoop
 	living := map[bulkhead.TaskID]bool{}
 	for _, s := range saved {
+		if s.blind {
+			guess(&s.assignment.Stamp, observed[s.assignment.Stamp.Name])
+		}
 		loop := a.newLoop(s.assignment)
+		loop.blind = s.blind
 		loop.adopt(s.savedTasks, observed[loop.name], endpoints[loop.name])
 		for id, t := range loop.tasks {
 			if !t.State.Ended() {

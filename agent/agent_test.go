@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -421,6 +422,19 @@ func (x *session) Stream(context.Context, bulkhead.StreamRequest) (io.ReadWriteC
 }
 func (x *session) Close() error { x.once.Do(func() { close(x.done) }); return nil }
 
+// plain keys hide nothing; what they sign is bound to its name all the same.
+type plain struct{}
+
+func (plain) Seal(_ string, s map[string]string) ([]byte, error) { return json.Marshal(s) }
+func (plain) Open(_ string, b []byte) (s map[string]string, err error) {
+	return s, json.Unmarshal(b, &s)
+}
+
+func (plain) Sign(name string, content []byte) []byte {
+	sum := sha256.Sum256(slices.Concat([]byte(name), content))
+	return sum[:]
+}
+
 // life is one life of an agent on a machine.
 type life struct {
 	*Agent
@@ -433,8 +447,7 @@ func bootWith(t *testing.T, m *machine, s *server, dir string, r Runtime) life {
 	a := New(Config{
 		Node: func() bulkhead.Node { return bulkhead.Node{Name: "n1"} }, Dir: dir, Run: t.TempDir(),
 		Control: s, Runtime: r, Network: network{m}, Volumes: volumes{m}, Logs: outputs{m}, Files: bundles{},
-		Seal: func(_ string, s map[string]string) ([]byte, error) { return json.Marshal(s) },
-		Open: func(_ string, b []byte) (s map[string]string, err error) { return s, json.Unmarshal(b, &s) },
+		Keys: plain{},
 		Log:  slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +17,7 @@ import (
 // have, and how their nodes are reached. It is kept on disk, so that the gateway
 // routes after a restart although no server answers.
 type farm struct {
-	path string
+	disk disk
 
 	mu     sync.Mutex                            // guards what follows
 	places map[bulkhead.StampName]bulkhead.Place // of other nodes' stamps
@@ -33,14 +32,16 @@ type savedFarm struct {
 	Peers  []bulkhead.Peer  `json:"peers,omitempty"`
 }
 
-func newFarm(dir string) *farm {
-	return &farm{path: filepath.Join(dir, "farm.json"), places: map[bulkhead.StampName]bulkhead.Place{}}
+const farmFile = "farm.json"
+
+func newFarm(d disk) *farm {
+	return &farm{disk: d, places: map[bulkhead.StampName]bulkhead.Place{}}
 }
 
 // load reads what an earlier life has kept.
 func (f *farm) load() error {
 	var saved savedFarm
-	if err := readJSON(f.path, &saved); errors.Is(err, fs.ErrNotExist) {
+	if err := f.disk.read(farmFile, &saved); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return fmt.Errorf("read what is known of other nodes: %w", err)
@@ -71,7 +72,7 @@ func (f *farm) keep() error {
 	}
 	f.dirty = false
 	f.mu.Unlock()
-	return writeJSON(f.path, saved, true)
+	return f.disk.write(farmFile, saved, true)
 }
 
 // begin says that a session begins: until synced, what it names is fresh.
@@ -139,7 +140,9 @@ func (a *Agent) Peers() []bulkhead.Peer {
 func (a *Agent) holds() []bulkhead.StampRef {
 	var out []bulkhead.StampRef
 	for _, l := range a.Stamps() {
-		out = append(out, ref(l.Stamp))
+		if l.Stamp.UID != "" { // else nobody knows what it is
+			out = append(out, ref(l.Stamp))
+		}
 	}
 	return out
 }

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +14,8 @@ import (
 // Labels of a container: all that a later life of the agent needs to adopt it.
 const (
 	labelStamp    = "bulkhead.stamp"
+	labelUID      = "bulkhead.uid"
+	labelEpoch    = "bulkhead.epoch"
 	labelService  = "bulkhead.service"
 	labelSlot     = "bulkhead.slot"
 	labelHash     = "bulkhead.hash"
@@ -43,7 +47,7 @@ func (c care) probed() bool {
 	return c.Health != nil && len(c.Health.Test) > 0 && c.Health.Test[0] != "NONE"
 }
 
-func labels(t bulkhead.Task, c care) map[string]string {
+func labels(stamp bulkhead.StampRef, t bulkhead.Task, c care) map[string]string {
 	// The probe's command goes in with references in place of secrets: containers'
 	// labels are kept on disk and listed by other tools.
 	b, err := json.Marshal(c)
@@ -51,7 +55,7 @@ func labels(t bulkhead.Task, c care) map[string]string {
 		b, _ = json.Marshal(care{Signal: c.Signal, Grace: c.Grace, Memory: c.Memory})
 	}
 	return map[string]string{
-		labelStamp: string(t.Stamp), labelService: string(t.Service), labelSlot: strconv.Itoa(t.Slot),
+		labelStamp: string(stamp.Name), labelUID: stamp.UID, labelEpoch: strconv.FormatInt(stamp.Epoch, 10), labelService: string(t.Service), labelSlot: strconv.Itoa(t.Slot),
 		labelHash: t.Hash, labelRestarts: strconv.Itoa(t.Restarts), labelStreak: strconv.Itoa(t.Streak),
 		labelCreated: t.Created.UTC().Format(time.RFC3339Nano), labelCare: string(b),
 	}
@@ -77,6 +81,22 @@ func taskOf(o Observed) *task {
 		t.Health = bulkhead.HealthStarting
 	}
 	return t
+}
+
+// guess fills in what the labels of its containers tell of a stamp whose assignment
+// is lost: which life of it that is, and enough of its services that they find each
+// other by name.
+func guess(stamp *bulkhead.Stamp, observed []Observed) {
+	services := map[bulkhead.ServiceName]bool{}
+	for _, o := range observed {
+		if epoch, err := strconv.ParseInt(o.Labels[labelEpoch], 10, 64); err == nil && epoch >= stamp.Epoch {
+			stamp.UID, stamp.Epoch = o.Labels[labelUID], epoch
+		}
+		services[bulkhead.ServiceName(o.Labels[labelService])] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		stamp.Services = append(stamp.Services, bulkhead.Service{Name: name, Networks: []bulkhead.Attachment{{Network: "default"}}})
+	}
 }
 
 func cutTask(id bulkhead.TaskID) (stamp bulkhead.StampName, rest string, ok bool) {

@@ -58,7 +58,7 @@ func (l *stampLoop) prepare(ctx context.Context, as bulkhead.Assignment, t bulkh
 	}
 	err = c.Runtime.Prepare(ctx, Container{
 		ID: t.ID, Stamp: l.name, Service: s, Secrets: secrets, Netns: endpoint.Netns,
-		Binds: slices.Concat(binds, names), Labels: labels(t, careOf(s)), Log: logPath,
+		Binds: slices.Concat(binds, names), Labels: labels(ref(as.Stamp), t, careOf(s)), Log: logPath,
 	})
 	return endpoint, err
 }
@@ -207,12 +207,15 @@ func (l *stampLoop) raze(ctx context.Context, s bulkhead.Stamp) error {
 	l.ground.mu.Lock()
 	l.ground.set = false
 	l.ground.mu.Unlock()
-	return errors.Join(
+	err := errors.Join(
 		l.a.c.Network.Remove(ctx, s.Name),
 		l.a.c.Runtime.Forget(ctx, s.Name),
 		l.a.c.Logs.Delete(s.Name),
-		l.a.c.Volumes.Delete(ref(s), s.Purge),
 	)
+	if s.UID == "" { // nobody knows which life of the stamp that was: its data stays where it is
+		return err
+	}
+	return errors.Join(err, l.a.c.Volumes.Delete(ref(s), s.Purge))
 }
 
 func ref(s bulkhead.Stamp) bulkhead.StampRef {

@@ -180,3 +180,12 @@ type Files interface {
 	// returns its folder.
 	Bundle(ctx context.Context, digest bulkhead.Digest) (string, error)
 }
+
+// Keys protect what the agent keeps on disk. Implemented by keys.Sealer.
+type Keys interface {
+	// Seal encrypts the secrets of the stamp with that UID, Open is its reverse.
+	Seal(uid string, secrets map[string]string) ([]byte, error)
+	Open(uid string, sealed []byte) (map[string]string, error)
+	// Sign is a proof that whoever has the key wrote content under that name.
+	Sign(name string, content []byte) []byte
+}

@@ -31,15 +31,18 @@ type stampLoop struct {
 
 	assignment bulkhead.Assignment
 	dirty      bool // assignment is not on disk yet
-	tasks      map[bulkhead.TaskID]*task
-	ready      *time.Time // when readyOf was first up; nil: never
-	readyOf    int64      // the latest generation that was up
-	reported   bulkhead.StampStatus
-	deleted    bool                 // everything is gone
-	forget     bool                 // end the loop when everything is gone
-	next       *bulkhead.Assignment // the stamp's next life, which begins then
-	tearing    bool                 // the step that removes the stamp is under way
-	retryAt    time.Time            // of that step; zero: now
+	// blind: the assignment on disk could not be believed, and what is in its place is
+	// guessed. What runs goes on; nothing is done until the servers say what it should be.
+	blind    bool
+	tasks    map[bulkhead.TaskID]*task
+	ready    *time.Time // when readyOf was first up; nil: never
+	readyOf  int64      // the latest generation that was up
+	reported bulkhead.StampStatus
+	deleted  bool                 // everything is gone
+	forget   bool                 // end the loop when everything is gone
+	next     *bulkhead.Assignment // the stamp's next life, which begins then
+	tearing  bool                 // the step that removes the stamp is under way
+	retryAt  time.Time            // of that step; zero: now
 
 	ground ground   // what all tasks of the stamp stand on
 	due    []func() // steps decided, not begun
@@ -81,6 +84,11 @@ func (l *stampLoop) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		for _, f := range l.box.take() {
 			f()
+		}
+		if l.blind {
+			l.publish(plan.Next{Phase: bulkhead.PhasePending, Message: "its assignment on the disk of its node is damaged"})
+			l.sleep(ctx, time.Time{})
+			continue
 		}
 		now := time.Now()
 		next := plan.Tasks(l.assignment.Stamp, l.list(), now)
@@ -160,6 +168,10 @@ func (l *stampLoop) list() []bulkhead.Task {
 // assigned takes a new version of the stamp.
 func (l *stampLoop) assigned(as bulkhead.Assignment) {
 	old := l.assignment.Stamp
+	if l.blind && (old.UID == "" || old.UID == as.Stamp.UID) {
+		l.blind, l.assignment, l.dirty = false, as, true
+		return
+	}
 	if as.Stamp.UID != old.UID {
 		// Another life under the same name shares nothing with this one: it begins
 		// when nothing is left of it.
@@ -191,6 +203,7 @@ func (l *stampLoop) forgotten(ref bulkhead.StampRef) {
 	if ref.UID != l.assignment.Stamp.UID || ref.Epoch < l.assignment.Stamp.Epoch {
 		return
 	}
+	l.blind = false
 	if l.assignment.Stamp.Desired != bulkhead.DesiredDeleted {
 		// It belongs elsewhere now: what it wrote here is set aside, not destroyed.
 		l.assignment.Stamp.Desired, l.dirty = bulkhead.DesiredDeleted, true

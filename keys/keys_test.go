@@ -195,3 +195,32 @@ func FuzzSealer_Open(f *testing.F) {
 		}
 	})
 }
+
+// TestSign: a proof is of one key, one name and one content.
+func TestSign(t *testing.T) {
+	folder := t.TempDir()
+	s, err := OpenSealer(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := OpenSealer(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := OpenSealer(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proof := s.Sign("a", []byte("bc"))
+	if len(proof) != 32 || !bytes.Equal(proof, again.Sign("a", []byte("bc"))) {
+		t.Error("the same key proves otherwise")
+	}
+	for what, proofOf := range map[string][]byte{
+		"another key": other.Sign("a", []byte("bc")), "another name": s.Sign("b", []byte("bc")), "another content": s.Sign("a", []byte("bd")),
+		"another border between them": s.Sign("ab", []byte("c")),
+	} {
+		if bytes.Equal(proof, proofOf) {
+			t.Errorf("%s proves the same", what)
+		}
+	}
+}
