@@ -20,6 +20,9 @@ type Node struct {
 	// Gateway is HOST:PORT, where the gateways of other nodes reach this node's own
 	// over mutual TLS. Empty: they cannot.
 	Gateway string `json:"gateway,omitempty"`
+	// Inner: its gateway serves only the node's own stamps. It is not told where others
+	// are, which in a farm of thousands of nodes is most of what there is to tell.
+	Inner bool `json:"inner,omitempty"`
 
 	// UID tells this membership from that of another machine that had the name
 	// before. Its certificate carries it. Set when the node joins.

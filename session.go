@@ -9,15 +9,22 @@ type NodeOrder struct {
 	Synced bool           `json:"synced,omitempty"`
 	Stream *StreamRequest `json:"stream,omitempty"` // dial back with a stream
 
-	// What the node's gateway needs of the rest of the farm. Those before Synced
-	// are all there are.
-	Place   *Place    `json:"place,omitempty"`   // where another stamp is
-	Left    StampName `json:"left,omitempty"`    // a stamp that is nowhere any more
-	Peers   *[]Peer   `json:"peers,omitempty"`   // all other nodes whose gateways can be reached
+	Farm    *FarmNews `json:"farm,omitempty"`    // for the node's gateway
 	Servers []string  `json:"servers,omitempty"` // all node APIs, HOST:PORT
 	// Removed: the node is no longer of the farm. It ends what it runs, keeps the
 	// data, and does not come back.
 	Removed bool `json:"removed,omitempty"`
+}
+
+// FarmNews is what a node's gateway needs of the rest of the farm. All nodes are told
+// the same, so it speaks of the node that hears it, too. A node that is Inner hears
+// of no places, and only of the peers that may call it.
+type FarmNews struct {
+	All    bool        `json:"all,omitempty"`    // it is all there is: what it does not name is gone
+	Places []Place     `json:"places,omitempty"` // where stamps are
+	Left   []StampName `json:"left,omitempty"`   // stamps that are nowhere any more
+	Peers  []Peer      `json:"peers,omitempty"`  // nodes whose gateways can be reached
+	Gone   []NodeName  `json:"gone,omitempty"`   // nodes whose gateways cannot be reached any more
 }
 
 // Place is where a stamp is, for the gateways of other nodes. It tells nothing

@@ -86,9 +86,9 @@ func New(c Config) *Agent {
 	if c.Servers == nil {
 		c.Servers = func([]string) {}
 	}
-	d := disk{c.Dir, c.Keys}
+	d, name := disk{c.Dir, c.Keys}, c.Node().Name
 	return &Agent{
-		c: c, log: c.Log, disk: d, farm: newFarm(d), node: c.Node().Name, places: make(chan struct{}, c.Parallel),
+		c: c, log: c.Log, disk: d, farm: newFarm(d, name), node: name, places: make(chan struct{}, c.Parallel),
 		reports: newReports(), stamps: map[bulkhead.StampName]*stampLoop{},
 	}
 }

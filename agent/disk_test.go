@@ -24,7 +24,7 @@ func threeRun(t *testing.T, m *machine, s *server, dir string) life {
 		stamp.Name, stamp.UID = name, "u-"+string(name)
 		s.order(assign(stamp))
 	}
-	s.order(bulkhead.NodeOrder{Place: &bulkhead.Place{StampRef: bulkhead.StampRef{Name: "umbrella", UID: "u", Epoch: 1}, Node: "n2"}})
+	s.order(bulkhead.NodeOrder{Farm: &bulkhead.FarmNews{Places: []bulkhead.Place{{StampRef: bulkhead.StampRef{Name: "umbrella", UID: "u", Epoch: 1}, Node: "n2"}}}})
 	s.order(bulkhead.NodeOrder{Synced: true})
 	a := boot(t, m, s, dir)
 	until(t, "all run", time.Minute, func() bool {

@@ -1,12 +1,12 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,11 +18,12 @@ import (
 // routes after a restart although no server answers.
 type farm struct {
 	disk disk
+	node bulkhead.NodeName // this one
 
 	mu     sync.Mutex                            // guards what follows
 	places map[bulkhead.StampName]bulkhead.Place // of other nodes' stamps
-	peers  []bulkhead.Peer                       // other nodes
-	fresh  map[bulkhead.StampName]struct{}       // named since the session began; nil after Synced
+	peers  map[bulkhead.NodeName]bulkhead.Peer   // other nodes
+	list   []bulkhead.Peer                       // peers by name; replaced, never changed
 	dirty  bool
 }
 
@@ -34,8 +35,11 @@ type savedFarm struct {
 
 const farmFile = "farm.json"
 
-func newFarm(d disk) *farm {
-	return &farm{disk: d, places: map[bulkhead.StampName]bulkhead.Place{}}
+func newFarm(d disk, node bulkhead.NodeName) *farm {
+	return &farm{
+		disk: d, node: node,
+		places: map[bulkhead.StampName]bulkhead.Place{}, peers: map[bulkhead.NodeName]bulkhead.Peer{},
+	}
 }
 
 // load reads what an earlier life has kept.
@@ -48,7 +52,10 @@ func (f *farm) load() error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.peers = saved.Peers
+	for _, p := range saved.Peers {
+		f.peers[p.Node] = p
+	}
+	f.list = sorted(f.peers)
 	for _, p := range saved.Places {
 		f.places[p.Name] = p
 	}
@@ -66,74 +73,67 @@ func (f *farm) keep() error {
 		f.mu.Unlock()
 		return nil
 	}
-	saved := savedFarm{Peers: slices.Clone(f.peers)}
-	for _, name := range slices.Sorted(maps.Keys(f.places)) {
-		saved.Places = append(saved.Places, f.places[name])
-	}
+	saved := savedFarm{Places: sorted(f.places), Peers: f.list}
 	f.dirty = false
 	f.mu.Unlock()
 	return f.disk.write(farmFile, saved, true)
 }
 
-// begin says that a session begins: until synced, what it names is fresh.
-func (f *farm) begin() {
-	f.mu.Lock()
-	f.fresh = map[bulkhead.StampName]struct{}{}
-	f.mu.Unlock()
-}
-
-// take applies an order; it tells whether it was one about the farm.
-func (f *farm) take(o bulkhead.NodeOrder) bool {
+// take learns what the servers tell. Of a stamp it keeps what has the newer epoch: a
+// server may be behind.
+func (f *farm) take(news bulkhead.FarmNews) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch {
-	case o.Place != nil:
-		if was, ok := f.places[o.Place.Name]; ok && was.UID == o.Place.UID && was.Epoch > o.Place.Epoch {
-			return true // a server that is behind
-		}
-		f.places[o.Place.Name] = *o.Place
-		if f.fresh != nil {
-			f.fresh[o.Place.Name] = struct{}{}
-		}
-	case o.Left != "":
-		delete(f.places, o.Left)
-	case o.Peers != nil:
-		f.peers = *o.Peers
-	default:
-		return false
-	}
 	f.dirty = true
-	return true
-}
-
-// synced drops what the session has not named.
-func (f *farm) synced() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.fresh == nil {
-		return
+	was := f.places
+	if news.All {
+		f.places, f.peers = map[bulkhead.StampName]bulkhead.Place{}, map[bulkhead.NodeName]bulkhead.Peer{}
 	}
-	for name := range f.places {
-		if _, ok := f.fresh[name]; !ok {
-			delete(f.places, name)
-			f.dirty = true
+	for _, p := range news.Places {
+		switch old, ok := was[p.Name]; {
+		case p.Node == f.node:
+			delete(f.places, p.Name)
+		case ok && old.UID == p.UID && old.Epoch > p.Epoch:
+			f.places[p.Name] = old
+		default:
+			f.places[p.Name] = p
 		}
 	}
-	f.fresh = nil
+	for _, name := range news.Left {
+		delete(f.places, name)
+	}
+	for _, p := range news.Peers {
+		if p.Node != f.node {
+			f.peers[p.Node] = p
+		}
+	}
+	for _, name := range news.Gone {
+		delete(f.peers, name)
+	}
+	f.list = sorted(f.peers)
 }
 
 // Places are the stamps of other nodes, by name.
 func (a *Agent) Places() []bulkhead.Place {
 	a.farm.mu.Lock()
 	defer a.farm.mu.Unlock()
-	return slices.SortedFunc(maps.Values(a.farm.places), func(x, y bulkhead.Place) int { return strings.Compare(string(x.Name), string(y.Name)) })
+	return sorted(a.farm.places)
 }
 
-// Peers are the other nodes whose gateways can be reached.
+// Peers are the other nodes whose gateways can be reached, by name. Do not change the
+// list.
 func (a *Agent) Peers() []bulkhead.Peer {
 	a.farm.mu.Lock()
 	defer a.farm.mu.Unlock()
-	return slices.Clone(a.farm.peers)
+	return a.farm.list
+}
+
+func sorted[K cmp.Ordered, V any](m map[K]V) []V {
+	out := make([]V, 0, len(m))
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, m[key])
+	}
+	return out
 }
 
 // holds is what this node has, for the servers to compare with what they know.

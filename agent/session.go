@@ -133,7 +133,6 @@ func (a *Agent) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.farm.begin()
 	a.reports.resend()
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -149,7 +148,8 @@ func (a *Agent) session(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		switch {
-		case a.farm.take(o):
+		case o.Farm != nil:
+			a.farm.take(*o.Farm)
 			a.c.Changed()
 		case len(o.Servers) > 0:
 			a.c.Servers(o.Servers)
@@ -164,8 +164,6 @@ func (a *Agent) session(ctx context.Context) error {
 		case o.Synced:
 			a.forgetOthers(ours)
 			clear(ours)
-			a.farm.synced()
-			a.c.Changed()
 		case o.Stream != nil:
 			wg.Go(func() { a.stream(ctx, s, *o.Stream) })
 		}

@@ -91,7 +91,12 @@ func newFixture(t testing.TB) *fixture {
 		t.Fatal(err)
 	}
 	ts := httptest.NewServer(server)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = server.Run(ctx) })
 	t.Cleanup(func() {
+		stop()
+		running.Wait()
 		server.Close()
 		ts.CloseClientConnections()
 		ts.Close()
@@ -382,7 +387,7 @@ func hello(holds ...bulkhead.StampRef) bulkhead.NodeReport {
 func next(t *testing.T, s *NodeSession) bulkhead.NodeOrder {
 	t.Helper()
 	for {
-		if o := receive(t, s); o.Place == nil && o.Left == "" && o.Peers == nil && o.Servers == nil {
+		if o := receive(t, s); o.Farm == nil && o.Servers == nil {
 			return o
 		}
 	}

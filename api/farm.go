@@ -296,103 +296,6 @@ func names[T ~string](in []T) []string {
 	return out
 }
 
-// feed tells a node's gateway of the rest of the farm, over the node's session:
-// where other stamps are, which nodes there are, which servers. It remembers what
-// was sent and sends what differs.
-type feed struct {
-	node    bulkhead.NodeName
-	out     *lines
-	places  map[bulkhead.StampName]string
-	peers   map[bulkhead.NodeName]bulkhead.Peer
-	servers []string
-}
-
-func newFeed(node bulkhead.NodeName, out *lines) *feed {
-	return &feed{node: node, out: out, places: map[bulkhead.StampName]string{}, peers: map[bulkhead.NodeName]bulkhead.Peer{}}
-}
-
-// everything brings the node up to view.
-func (f *feed) everything(view *store.Snapshot) error {
-	for stamp := range view.Stamps.All() {
-		if err := f.place(view, stamp.Name); err != nil {
-			return err
-		}
-	}
-	for name := range f.places {
-		if err := f.place(view, name); err != nil {
-			return err
-		}
-	}
-	if err := f.allPeers(view); err != nil {
-		return err
-	}
-	return f.allServers(view)
-}
-
-// place sends where a stamp is, if that is another node.
-func (f *feed) place(view *store.Snapshot, name bulkhead.StampName) error {
-	stamp, ok := view.Stamps.Get(name)
-	was, had := f.places[name]
-	if !ok || stamp.Node == f.node || stamp.Node == "" || stamp.Desired == bulkhead.DesiredDeleted {
-		if !had {
-			return nil
-		}
-		delete(f.places, name)
-		return f.out.send(bulkhead.NodeOrder{Left: name})
-	}
-	p := bulkhead.Place{
-		StampRef: bulkhead.StampRef{Name: name, UID: stamp.UID, Epoch: stamp.Epoch}, Node: stamp.Node, Hosts: stamp.Addressed(),
-	}
-	text := fmt.Sprint(p)
-	if had && was == text {
-		return nil
-	}
-	f.places[name] = text
-	return f.out.send(bulkhead.NodeOrder{Place: &p})
-}
-
-// peer sends the nodes again if one of them has changed for gateways.
-func (f *feed) peer(view *store.Snapshot, name bulkhead.NodeName) error {
-	p, ok := peerOf(view, name)
-	if was, had := f.peers[name]; name == f.node || was == p && had == ok {
-		return nil
-	}
-	return f.allPeers(view)
-}
-
-func peerOf(view *store.Snapshot, name bulkhead.NodeName) (bulkhead.Peer, bool) {
-	n, ok := view.Nodes.Get(name)
-	return bulkhead.Peer{Node: n.Name, UID: n.UID, Gateway: n.Gateway}, ok && n.Gateway != ""
-}
-
-func (f *feed) allPeers(view *store.Snapshot) error {
-	next := map[bulkhead.NodeName]bulkhead.Peer{}
-	all := []bulkhead.Peer{}
-	for n := range view.Nodes.All() {
-		if p, ok := peerOf(view, n.Name); ok && n.Name != f.node {
-			next[n.Name] = p
-			all = append(all, p)
-		}
-	}
-	if len(all) == 0 && len(f.peers) == 0 {
-		return nil
-	}
-	f.peers = next
-	return f.out.send(bulkhead.NodeOrder{Peers: &all})
-}
-
-func (f *feed) allServers(view *store.Snapshot) error {
-	var next []string
-	for server := range view.Servers.All() {
-		next = append(next, server.NodeAPI)
-	}
-	if len(next) == 0 || slices.Equal(next, f.servers) {
-		return nil
-	}
-	f.servers = next
-	return f.out.send(bulkhead.NodeOrder{Servers: next})
-}
-
 // relay hands an order for a node to the server that has its session. It is the
 // caller's end; orders is the other.
 func (n *nodeAPI) relay(ctx context.Context, node bulkhead.NodeName, o bulkhead.NodeOrder) error {
@@ -437,9 +340,7 @@ func (n *nodeAPI) orders(w http.ResponseWriter, r *http.Request) {
 		err = bulkhead.Errorf(bulkhead.ErrInvalid, "only requests for streams are passed on")
 	}
 	if err == nil {
-		n.mu.Lock()
-		session := n.sessions[in.Node]
-		n.mu.Unlock()
+		session := n.dispatch.session(in.Node)
 		err = silent(in.Node)
 		if session != nil {
 			select {

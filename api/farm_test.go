@@ -159,8 +159,13 @@ func TestNodesSeeOnlyTheirOwn(t *testing.T) {
 			if o.Assign != nil && owner[o.Assign.Stamp.Name] != node {
 				t.Errorf("%s is given %s", node, o.Assign.Stamp.Name)
 			}
-			if o.Place != nil && owner[o.Place.Name] != o.Place.Node {
-				t.Errorf("%s is told that %s is on %s", node, o.Place.Name, o.Place.Node)
+			if o.Farm == nil {
+				continue
+			}
+			for _, p := range o.Farm.Places {
+				if owner[p.Name] != p.Node {
+					t.Errorf("%s is told that %s is on %s", node, p.Name, p.Node)
+				}
 			}
 		}
 		for stamp := range owner { // as if each were its own

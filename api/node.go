@@ -11,13 +11,13 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"bulkhead"
 	"bulkhead/keys"
-	"bulkhead/store"
 )
 
 // The node session is one of the crossings that are not plain calls: NodeClient,
@@ -194,13 +194,29 @@ func (d *watchdog) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// nodeAPI is the servers' end of the node sessions.
+// nodeAPI is the servers' end of the node sessions. What nodes are to be told comes
+// from the dispatcher, what they report goes into the ledger.
 type nodeAPI struct {
-	s *Server
+	s        *Server
+	dispatch *dispatcher
+	ledger   *ledger
 
-	mu       sync.Mutex // guards what follows
-	sessions map[bulkhead.NodeName]*nodeSession
-	waiting  map[string]*dialBack // by stream id
+	mu      sync.Mutex           // guards waiting
+	waiting map[string]*dialBack // by stream id
+}
+
+func newNodeAPI(s *Server) *nodeAPI {
+	n := &nodeAPI{s: s, dispatch: newDispatcher(s.c.Store), waiting: map[string]*dialBack{}}
+	n.ledger = &ledger{n: n}
+	return n
+}
+
+// run works until ctx ends.
+func (n *nodeAPI) run(ctx context.Context) {
+	var parts sync.WaitGroup
+	parts.Go(func() { n.dispatch.run(ctx) })
+	parts.Go(func() { n.watch(ctx) })
+	parts.Wait()
 }
 
 // nodeSession is one open session of a node.
@@ -208,9 +224,16 @@ type nodeSession struct {
 	node   bulkhead.NodeName
 	uid    string // of its membership
 	cancel context.CancelCauseFunc
-	orders chan bulkhead.NodeOrder // stream requests; assignments come from the store
+	inbox  *inbox                  // what has changed for the node
+	orders chan bulkhead.NodeOrder // stream requests
 	done   <-chan struct{}
 	heard  atomic.Int64 // when the node was last heard, as nanoseconds of Unix time
+
+	// What follows is of the goroutine that sends the orders. told is what the node
+	// has, as far as it was told.
+	told  map[bulkhead.StampName]bulkhead.StampRef
+	kept  bool     // back something that is the node's
+	named []string // servers that the node was told of
 }
 
 // NodeHandler serves the listener on which nodes, other servers and machines that
@@ -258,6 +281,10 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = bulkhead.Compatible(n.s.c.Version, r.Header.Get(versionHeader))
 	}
+	if err == nil && n.ledger.busy() { // nodes try again, each at another moment
+		writeProblem(w, asProblem(bulkhead.Errorf(bulkhead.ErrUnavailable, "the server has more to write than it can at the moment: come back later")))
+		return
+	}
 	if errors.Is(err, errRemoved) { // told as an order, on which the node acts
 		out := &lines{w: w, rc: http.NewResponseController(w)}
 		_ = out.send(bulkhead.NodeOrder{Removed: true})
@@ -278,27 +305,18 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 	// A certificate that runs out ends what it opened: the node has another by then.
 	expiry := time.AfterFunc(caller.Expires.Sub(n.s.c.Now()), func() { cancel(errExpired) })
 	defer expiry.Stop()
-	session := &nodeSession{node: name, uid: caller.UID, cancel: cancel, orders: make(chan bulkhead.NodeOrder, 16), done: ctx.Done()}
+	session := &nodeSession{
+		node: name, uid: caller.UID, cancel: cancel, done: ctx.Done(), inbox: newInbox(),
+		orders: make(chan bulkhead.NodeOrder, 16), told: map[bulkhead.StampName]bulkhead.StampRef{},
+	}
 	session.heard.Store(n.s.c.Now().UnixNano())
-
-	n.mu.Lock()
-	if old := n.sessions[name]; old != nil {
+	if old := n.dispatch.open(session); old != nil {
 		old.cancel(errReplaced)
 	}
-	n.sessions[name] = session
-	n.mu.Unlock()
-
 	rc := http.NewResponseController(w)
-	out := &lines{w: w, rc: rc}
-	cancel(n.converse(ctx, session, out, r.Body, rc))
+	cancel(n.converse(ctx, session, &lines{w: w, rc: rc}, r.Body, rc))
 	cause := context.Cause(ctx)
-
-	n.mu.Lock()
-	current := n.sessions[name] == session
-	if current {
-		delete(n.sessions, name)
-	}
-	n.mu.Unlock()
+	current := n.dispatch.close(session)
 	n.s.c.Logger.Info("node session ended", "node", name, "cause", cause)
 	if current && !errors.Is(cause, errShutdown) {
 		n.silent(name, caller.UID, time.Unix(0, session.heard.Load()))
@@ -327,7 +345,7 @@ func (n *nodeAPI) converse(ctx context.Context, session *nodeSession, out *lines
 	if hello.Node == nil {
 		return errors.New("the node did not introduce itself")
 	}
-	if err := n.record(ctx, session.node, session.uid, []bulkhead.NodeReport{hello}); err != nil {
+	if err := n.ledger.record(ctx, entry{node: session.node, uid: session.uid, reports: []bulkhead.NodeReport{hello}}); err != nil {
 		return err
 	}
 	wg.Go(func() { cancel(n.receive(ctx, session, dec)) })
@@ -346,7 +364,7 @@ func (n *nodeAPI) converse(ctx context.Context, session *nodeSession, out *lines
 			}
 		}
 	})
-	cancel(n.assign(ctx, session, hello.Holds, out))
+	cancel(n.assign(ctx, session, hello, out))
 	return context.Cause(ctx)
 }
 
@@ -358,113 +376,137 @@ var errShutdown = errors.New("the server stops")
 
 // assign sends a node everything that is its own, and then what changes. The
 // other end is agent.session.
-func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, holds []bulkhead.StampRef, out *lines) error {
-	// What the node holds counts as sent: so it hears what of it is elsewhere by now.
-	// Of stamps that the state does not know at all it hears nothing: it may be the
-	// state that has forgotten.
-	sent := map[bulkhead.StampName]bulkhead.StampRef{}
-	for _, ref := range holds {
-		if _, ok := n.s.c.Store.View().Stamps.Get(ref.Name); ok {
-			sent[ref.Name] = ref
-		}
-	}
-	feed := newFeed(session.node, out)
-	kept := false // back something that is the node's
-	forget := func(ref bulkhead.StampRef) error {
-		delete(sent, ref.Name)
-		return out.send(bulkhead.NodeOrder{Forget: &ref})
-	}
-	update := func(name bulkhead.StampName, view *store.Snapshot) error {
-		stamp, ok := view.Stamps.Get(name)
-		was, had := sent[name]
-		if had && (!ok || stamp.Node != session.node || stamp.UID != was.UID) {
-			if ok && stamp.UID == was.UID {
-				was.Epoch = max(was.Epoch, stamp.Epoch) // under which another node has it
-			}
-			if err := forget(was); err != nil {
-				return err
-			}
-		}
-		if !ok || stamp.Node != session.node {
-			return nil
-		}
-		a, err := n.assignment(stamp)
-		if err != nil { // the node's other stamps must not suffer
-			n.s.c.Logger.Error("stamp not assigned", "stamp", name, "node", session.node, "err", err)
-			kept = true
-			return nil
-		}
-		sent[name] = bulkhead.StampRef{Name: name, UID: stamp.UID, Epoch: stamp.Epoch}
-		return out.send(bulkhead.NodeOrder{Assign: &a})
-	}
-	everything := func(view *store.Snapshot) error {
-		kept = false
-		for stamp := range view.Stamps.All() {
-			if err := update(stamp.Name, view); err != nil {
-				return err
-			}
-		}
-		for name, ref := range maps.Clone(sent) {
-			if _, ok := view.Stamps.Get(name); !ok {
-				if err := forget(ref); err != nil {
-					return err
-				}
-			}
-		}
-		if err := feed.everything(view); err != nil {
-			return err
-		}
-		if kept {
-			return nil // the node would take it for another's, and end it
-		}
-		return out.send(bulkhead.NodeOrder{Synced: true})
-	}
-	view, changes := n.s.c.Store.Watch(ctx)
-	if err := everything(view); err != nil {
-		return err
-	}
+func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, hello bulkhead.NodeReport, out *lines) error {
+	n.holds(session, hello.Holds)
+	news := n.dispatch.news(hello.Node.Inner)
+	news.join(session)
+	session.inbox.everything()
 	for {
-		var err error
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case o := <-session.orders:
-			err = out.send(o)
-		case c, ok := <-changes:
-			switch {
-			case !ok:
-				return errors.New("the watch of the state ended")
-			case c.Everything():
-				err = everything(n.s.c.Store.View())
-			case c.Table == store.Stamps:
-				view := n.s.c.Store.View()
-				if err = update(bulkhead.StampName(c.Key), view); err == nil {
-					err = feed.place(view, bulkhead.StampName(c.Key))
-				}
-			case c.Table == store.Nodes:
-				view := n.s.c.Store.View()
-				if err = feed.peer(view, bulkhead.NodeName(c.Key)); err == nil && c.Key == string(session.node) {
-					err = n.still(ctx, view, session, out)
-				}
-			case c.Table == store.Servers:
-				err = feed.allServers(n.s.c.Store.View())
+			if err := out.send(o); err != nil {
+				return err
 			}
+		case <-session.inbox.wake:
+			if err := n.tell(ctx, session, session.inbox.take(), news, out); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// tell tells the node what was in its session's inbox.
+func (n *nodeAPI) tell(ctx context.Context, session *nodeSession, p pending, news *broadcast, out *lines) error {
+	if err := n.tellStamps(session, p, out); err != nil {
+		return err
+	}
+	if err := n.tellNews(session, p, news, out); err != nil {
+		return err
+	}
+	if p.everything && !session.kept { // else the node would take that for another's, and end it
+		if err := out.send(bulkhead.NodeOrder{Synced: true}); err != nil {
+			return err
+		}
+	}
+	if p.node {
+		return n.still(ctx, session, out)
+	}
+	return nil
+}
+
+// holds counts what the node says that it has as told: so it hears what of it is
+// elsewhere by now. Of stamps that the state does not know at all it hears nothing: it
+// may be the state that has forgotten.
+func (n *nodeAPI) holds(session *nodeSession, holds []bulkhead.StampRef) {
+	view := n.s.c.Store.View()
+	for _, ref := range holds {
+		if _, ok := view.Stamps.Get(ref.Name); ok {
+			session.told[ref.Name] = ref
+		}
+	}
+}
+
+// tellStamps tells the node of those of its own stamps that have changed.
+func (n *nodeAPI) tellStamps(session *nodeSession, p pending, out *lines) error {
+	names := maps.Keys(p.stamps)
+	if p.everything {
+		session.kept = false
+		all := maps.Clone(session.told)
+		for name := range n.s.c.Store.View().Stamps.On(session.node) {
+			all[name] = bulkhead.StampRef{}
+		}
+		names = maps.Keys(all)
+	}
+	for name := range names {
+		if err := n.tellStamp(session, name, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellStamp tells the node what became of a stamp.
+func (n *nodeAPI) tellStamp(session *nodeSession, name bulkhead.StampName, out *lines) error {
+	n.dispatch.hold(session, name) // first: see dispatcher
+	defer func() {
+		if _, told := session.told[name]; !told {
+			n.dispatch.release(session, name)
+		}
+	}()
+	stamp, ok := n.s.c.Store.View().Stamps.Get(name)
+	was, had := session.told[name]
+	if had && (!ok || stamp.Node != session.node || stamp.UID != was.UID) {
+		if ok && stamp.UID == was.UID {
+			was.Epoch = max(was.Epoch, stamp.Epoch) // under which another node has it
+		}
+		delete(session.told, name)
+		if err := out.send(bulkhead.NodeOrder{Forget: &was}); err != nil {
+			return err
+		}
+	}
+	if !ok || stamp.Node != session.node {
+		return nil
+	}
+	a, err := n.assignment(stamp)
+	if err != nil { // the node's other stamps must not suffer
+		n.s.c.Logger.Error("stamp not assigned", "stamp", name, "node", session.node, "err", err)
+		session.kept = true
+		return nil
+	}
+	session.told[name] = bulkhead.StampRef{Name: name, UID: stamp.UID, Epoch: stamp.Epoch}
+	return out.send(bulkhead.NodeOrder{Assign: &a})
+}
+
+// tellNews tells the node of the rest of the farm.
+func (n *nodeAPI) tellNews(session *nodeSession, p pending, b *broadcast, out *lines) error {
+	for _, news := range b.take(session) {
+		line, err := news.line()
+		if err == nil {
+			err = out.write(line)
 		}
 		if err != nil {
 			return err
 		}
 	}
+	if servers := n.s.nodeAPIs(); p.servers && len(servers) > 0 && !slices.Equal(servers, session.named) {
+		session.named = servers
+		return out.send(bulkhead.NodeOrder{Servers: servers})
+	}
+	return nil
 }
 
 // still ends the session of a node that is no longer of the farm, and sets the
 // record right of one that passes for silent while it speaks: the servers were cut
 // off from each other, not the node.
-func (n *nodeAPI) still(ctx context.Context, view *store.Snapshot, session *nodeSession, out *lines) error {
+func (n *nodeAPI) still(ctx context.Context, session *nodeSession, out *lines) error {
+	view := n.s.c.Store.View()
 	if node, ok := view.Nodes.Get(session.node); ok && node.UID == session.uid {
 		if node.Server != n.s.c.Name || node.Silent.IsZero() && node.State == bulkhead.NodeReady {
 			return nil
 		}
-		return n.record(ctx, session.node, session.uid, []bulkhead.NodeReport{{Node: &node}})
+		return n.ledger.record(ctx, entry{node: session.node, uid: session.uid, reports: []bulkhead.NodeReport{{Node: &node}}})
 	}
 	if _, ok := view.Removed.Get(session.uid); ok {
 		_ = out.send(bulkhead.NodeOrder{Removed: true}) // it hears it again when it calls
@@ -485,45 +527,16 @@ func (n *nodeAPI) assignment(stamp bulkhead.Stamp) (bulkhead.Assignment, error) 
 	return bulkhead.Assignment{Stamp: stamp, Secrets: secrets}, nil
 }
 
-// receive records what a node reports, until the session ends. Reports that come
-// while others are being written are written together.
+// receive has recorded what a node reports, until the session ends.
 func (n *nodeAPI) receive(ctx context.Context, session *nodeSession, dec *json.Decoder) error {
-	reports := make(chan bulkhead.NodeReport, 256)
-	lost := make(chan error, 1)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer close(reports)
-	wg.Go(func() {
-		for r := range reports {
-			batch := []bulkhead.NodeReport{r}
-			for len(batch) < 200 && len(reports) > 0 {
-				batch = append(batch, <-reports)
-			}
-			err := n.record(ctx, session.node, session.uid, batch)
-			if err == nil || ctx.Err() != nil {
-				continue
-			}
-			n.s.c.Logger.Warn("record node reports", "node", session.node, "err", err)
-			if kind := bulkhead.KindOf(err); kind == bulkhead.ErrInvalid || kind == bulkhead.ErrExhausted {
-				continue // the same would be refused again
-			}
-			select { // a new session brings them again
-			case lost <- fmt.Errorf("record reports: %w", err):
-			default:
-			}
-		}
-	})
+	box := newPostbox(n.ledger, session)
 	for {
 		var r bulkhead.NodeReport
 		if err := dec.Decode(&r); err != nil {
 			return err
 		}
-		select {
-		case reports <- r:
-		case err := <-lost:
+		if err := box.add(ctx, r); err != nil {
 			return err
-		case <-ctx.Done():
-			return context.Cause(ctx)
 		}
 	}
 }
@@ -549,89 +562,20 @@ func (d *deadlineReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// record writes reports in one transaction. A status that does not fit (another
-// life of the stamp, another node, an older epoch) is left out: its node will
-// hear, or has heard, that the stamp is not its own.
-func (n *nodeAPI) record(ctx context.Context, name bulkhead.NodeName, uid string, batch []bulkhead.NodeReport) error {
-	return n.s.c.Store.Update(ctx, func(tx *store.Tx) error {
-		if node, ok := tx.Nodes.Get(name); !ok || node.UID != uid { // removed while it spoke
-			return errRemoved
-		}
-		for _, r := range batch {
-			switch {
-			case r.Node != nil:
-				n.recordNode(tx, name, *r.Node)
-			case r.Status != nil:
-				st := *r.Status
-				stamp, ok := tx.Stamps.Get(st.Name)
-				if !ok || st.Node != name || stamp.Node != name || stamp.UID != st.UID || stamp.Epoch != st.Epoch {
-					continue
-				}
-				if was, ok := tx.Statuses.Get(st.Name); !ok || !same(was, st) {
-					tx.Statuses.Put(st)
-				}
-			case r.Event != nil:
-				e := *r.Event
-				if e.Stamp != "" {
-					if stamp, ok := tx.Stamps.Get(e.Stamp); !ok || stamp.Node != name {
-						continue
-					}
-				}
-				e.Node, e.Actor = name, "" // a node acts for nobody
-				tx.Event(e)
-			}
-		}
-		return nil
-	})
-}
-
 func same(a, b any) bool {
 	x, err1 := json.Marshal(a)
 	y, err2 := json.Marshal(b)
 	return err1 == nil && err2 == nil && bytes.Equal(x, y)
 }
 
-// recordNode takes a node's word for what it is; what operators and servers have
-// set stays.
-func (n *nodeAPI) recordNode(tx *store.Tx, name bulkhead.NodeName, node bulkhead.Node) {
-	now := n.s.c.Now().UTC()
-	was, _ := tx.Nodes.Get(name)
-	if err := node.CheckLabels(); err != nil {
-		n.s.c.Logger.Warn("node with wrong labels: they are left out", "node", name, "err", err)
-		node.Region, node.Zone, node.Labels = was.Region, was.Zone, was.Labels
-	}
-	node.Name, node.UID, node.Joined, node.Cordoned = name, was.UID, was.Joined, was.Cordoned
-	node.State, node.Seen, node.Server, node.Silent = bulkhead.NodeReady, now, n.s.c.Name, time.Time{}
-	tx.Nodes.Put(node)
-	if was.State != bulkhead.NodeReady {
-		tx.Event(bulkhead.Event{Time: now, Type: "node.ready", Node: name, Message: fmt.Sprintf("node %s answers", name)})
-	}
-}
-
 // silent records when a node that has no session here any more was last heard. What
 // follows from that, if it does not come back, is for the controller (plan.Nodes).
 func (n *nodeAPI) silent(name bulkhead.NodeName, uid string, heard time.Time) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.s.ctx), 5*time.Second)
-	defer cancel()
-	err := n.s.c.Store.Update(ctx, func(tx *store.Tx) error {
-		node, ok := tx.Nodes.Get(name)
-		if !ok || n.open(name) || node.UID != uid || node.Server != n.s.c.Name || !node.Silent.IsZero() {
-			return nil
+	n.ledger.submit(&entry{node: name, uid: uid, silent: heard, done: func(err error) {
+		if err != nil && !errors.Is(err, errRemoved) { // watch tries again
+			n.s.c.Logger.Warn("record silence of node", "node", name, "err", err)
 		}
-		node.Silent = heard.UTC()
-		tx.Nodes.Put(node)
-		return nil
-	})
-	if err != nil { // watch tries again
-		n.s.c.Logger.Warn("record silence of node", "node", name, "err", err)
-	}
-}
-
-// open tells whether a node has a session here.
-func (n *nodeAPI) open(name bulkhead.NodeName) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.sessions[name] != nil
+	}})
 }
 
 // watch finds nodes that pass for this server's and have no session here: their
@@ -648,7 +592,7 @@ func (n *nodeAPI) watch(ctx context.Context) {
 		}
 		now, missing := n.s.c.Now(), map[bulkhead.NodeName]time.Time{}
 		for node := range n.s.c.Store.View().Nodes.All() {
-			if node.Server != n.s.c.Name || !node.Silent.IsZero() || n.open(node.Name) {
+			if node.Server != n.s.c.Name || !node.Silent.IsZero() || n.dispatch.session(node.Name) != nil {
 				continue
 			}
 			first, ok := since[node.Name]
@@ -676,9 +620,9 @@ func (n *nodeAPI) dial(ctx context.Context, node bulkhead.NodeName, req bulkhead
 	req.ID = rand.Text()
 	wait := &dialBack{node: node, conns: make(chan io.ReadWriter, 1), done: make(chan struct{})}
 	n.mu.Lock()
-	session := n.sessions[node]
 	n.waiting[req.ID] = wait
 	n.mu.Unlock()
+	session := n.dispatch.session(node)
 	hangup = sync.OnceFunc(func() {
 		n.mu.Lock()
 		delete(n.waiting, req.ID)

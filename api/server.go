@@ -128,7 +128,7 @@ func NewServer(c Config) (*Server, error) {
 	}
 	s := &Server{c: c}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.nodes = &nodeAPI{s: s, sessions: map[bulkhead.NodeName]*nodeSession{}, waiting: map[string]*dialBack{}}
+	s.nodes = newNodeAPI(s)
 
 	mux := http.NewServeMux()
 	hapi := humago.New(mux, openAPIConfig(c.Version))
@@ -179,7 +179,7 @@ func NewServer(c Config) (*Server, error) {
 
 // Run looks after the nodes whose sessions are with this server, until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	s.nodes.watch(ctx)
+	s.nodes.run(ctx)
 	return nil
 }
 

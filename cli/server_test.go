@@ -100,6 +100,7 @@ func newCluster(dir string) (*cluster, error) {
 	nodes := &http.Server{Handler: server.NodeHandler(), TLSConfig: identity(keys.RoleServer).Server(authority.Pool())}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = nodes.ServeTLS(listener, "", "") })
+	wg.Go(func() { _ = server.Run(ctx) })
 	wg.Go(func() {
 		_ = controller.New(controller.Config{Store: state, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
 	})

@@ -51,6 +51,7 @@ type UpOptions struct {
 	Zone      string
 	Labels    []string // NAME=VALUE
 	Extras    []string // NAME=AMOUNT
+	Edge      bool     // take requests for stamps of other nodes, too
 	LostAfter time.Duration
 	// CertificateLife is how long certificates of machines are valid.
 	CertificateLife time.Duration
@@ -106,6 +107,7 @@ func (c *command) upFlags(cmd *cobra.Command, o *UpOptions) {
 		f.StringVar(&o.HTTP, "http", ":8080", "address of the gateway")
 		f.StringVar(&o.HTTPS, "https", "", "address of the gateway's TLS (default: none)")
 		f.StringVar(&o.Hop, "hop", ":7073", "address on which other nodes' gateways call, by mutual TLS; only with --advertise")
+		f.BoolVar(&o.Edge, "edge", true, "take requests for stamps of other nodes, too; in farms of thousands of nodes few need to")
 		f.StringVar(&o.Region, "region", "", "region of this node")
 		f.StringVar(&o.Zone, "zone", "", "zone of this node")
 		f.StringArrayVar(&o.Labels, "label", nil, "label of this node, NAME=VALUE; may be repeated")

@@ -53,6 +53,8 @@ type Config struct {
 	Region, Zone string
 	Labels       map[string]string
 	Extras       map[string]float64 // see bulkhead.Resources
+	// Inner: the gateway of this node serves only the node's own stamps.
+	Inner bool
 
 	LostAfter       time.Duration // see controller.Config
 	CertificateLife time.Duration // default keys.CertificateLife

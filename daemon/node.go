@@ -142,7 +142,7 @@ func (p *process) openAgent(ctx context.Context) error {
 		Node: func() bulkhead.Node {
 			n := hostNode(c.Node, c.Data, c.Version, engineVersion, joined)
 			n.Region, n.Zone, n.Labels = c.Region, c.Zone, c.Labels
-			n.Capacity.Extras = c.Extras
+			n.Capacity.Extras, n.Inner = c.Extras, c.Inner
 			if c.Advertise != "" {
 				n.Gateway = c.advertised(p.listeners["hop"].Addr().String())
 			}

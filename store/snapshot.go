@@ -20,7 +20,7 @@ type Snapshot struct {
 	Revision int64
 
 	Releases Table[ReleaseKey, bulkhead.Release]
-	Stamps   Table[bulkhead.StampName, bulkhead.Stamp]
+	Stamps   StampTable
 	Statuses Table[bulkhead.StampName, bulkhead.StampStatus]
 	Nodes    Table[bulkhead.NodeName, bulkhead.Node]
 	Tokens   Table[string, Token]
@@ -210,3 +210,47 @@ func (t *Table[K, T]) peek(key string) any {
 }
 
 func (t *Table[K, T]) drop(key string) { t.rows = t.rows.drop(key) }
+
+// StampTable is the table of stamps, which knows where each of them is.
+type StampTable struct {
+	Table[bulkhead.StampName, bulkhead.Stamp]
+	byNode tree[bulkhead.StampName] // key: NODE/STAMP
+}
+
+// On yields the stamps of a node by name, at the price of those alone.
+func (t StampTable) On(node bulkhead.NodeName) iter.Seq[bulkhead.StampName] {
+	return func(yield func(bulkhead.StampName) bool) {
+		prefix := string(node) + "/"
+		for _, name := range t.byNode.all(prefix, prefixEnd(prefix)) {
+			if !yield(name) {
+				return
+			}
+		}
+	}
+}
+
+func (t *StampTable) set(key string, value []byte, revision int64) error {
+	was, _ := t.Get(bulkhead.StampName(key))
+	if err := t.Table.set(key, value, revision); err != nil {
+		return err
+	}
+	if is, _ := t.Get(bulkhead.StampName(key)); is.Node != was.Node {
+		t.leave(was.Node, key)
+		if is.Node != "" {
+			t.byNode = t.byNode.put(string(is.Node)+"/"+key, is.Name)
+		}
+	}
+	return nil
+}
+
+func (t *StampTable) drop(key string) {
+	was, _ := t.Get(bulkhead.StampName(key))
+	t.leave(was.Node, key)
+	t.Table.drop(key)
+}
+
+func (t *StampTable) leave(node bulkhead.NodeName, key string) {
+	if node != "" {
+		t.byNode = t.byNode.drop(string(node) + "/" + key)
+	}
+}

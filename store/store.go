@@ -216,7 +216,7 @@ func (s *Store) PutStatus(ctx context.Context, status bulkhead.StampStatus) erro
 			return bulkhead.Errorf(bulkhead.ErrConflict, "status of stamp %s comes from node %s under epoch %d: it is node %s's under epoch %d",
 				status.Name, status.Node, status.Epoch, stamp.Node, stamp.Epoch)
 		}
-		tx.Statuses.putNew(status)
+		tx.Statuses.PutNew(status)
 		return nil
 	})
 }

@@ -477,3 +477,39 @@ func TestMemory_WorksInABubble(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// The stamps of a node are those that the whole table says.
+func TestStampTable_On(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := Memory()
+		nodes := []bulkhead.NodeName{"", "n1", "n10", "n2"}
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			name := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "stamp")
+			err := s.Update(context.Background(), func(tx *Tx) error {
+				if rapid.IntRange(0, 4).Draw(t, "delete") == 0 {
+					tx.Stamps.Delete(bulkhead.StampName(name))
+					return nil
+				}
+				st := stamp(name)
+				st.Node = rapid.SampledFrom(nodes).Draw(t, "node")
+				tx.Stamps.Put(st)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			view := s.View()
+			for _, node := range nodes[1:] {
+				var want []bulkhead.StampName
+				for st := range view.Stamps.All() {
+					if st.Node == node {
+						want = append(want, st.Name)
+					}
+				}
+				if got := slices.Collect(view.Stamps.On(node)); !slices.Equal(got, want) {
+					t.Fatalf("on %s: %v, want %v", node, got, want)
+				}
+			}
+		}
+	})
+}

@@ -53,7 +53,7 @@ type Tx struct {
 func newTx(s *Snapshot) *Tx {
 	tx := &Tx{revision: s.Revision, read: map[string]condition{}, written: map[string][]byte{}}
 	tx.Releases = txTable(tx, Releases, s.Releases, func(r bulkhead.Release) ReleaseKey { return NewReleaseKey(r.Product, r.Version) })
-	tx.Stamps = txTable(tx, Stamps, s.Stamps, func(s bulkhead.Stamp) bulkhead.StampName { return s.Name })
+	tx.Stamps = txTable(tx, Stamps, s.Stamps.Table, func(s bulkhead.Stamp) bulkhead.StampName { return s.Name })
 	tx.Statuses = txTable(tx, Statuses, s.Statuses, func(s bulkhead.StampStatus) bulkhead.StampName { return s.Name })
 	tx.Nodes = txTable(tx, Nodes, s.Nodes, func(n bulkhead.Node) bulkhead.NodeName { return n.Name })
 	tx.Tokens = txTable(tx, Tokens, s.Tokens, func(t Token) string { return t.Hash })
@@ -198,8 +198,8 @@ func (t TxTable[K, T]) Put(value T) {
 	*t.rows = t.rows.put(key, &row[T]{written: b}) // the caller keeps its own
 }
 
-// putNew is Put unless the object already is so.
-func (t TxTable[K, T]) putNew(value T) {
+// PutNew is Put unless the object already is so.
+func (t TxTable[K, T]) PutNew(value T) {
 	if old, ok := t.peek(t.keyOf(value)); ok {
 		was, err1 := json.Marshal(old)
 		is, err2 := json.Marshal(value)

@@ -58,7 +58,7 @@ func config(o cli.UpOptions) (daemon.Config, error) {
 		Data: o.Data, API: o.API, NodeAPI: o.NodeAPI, HTTP: o.HTTP, HTTPS: o.HTTPS, Domain: o.Domain, Email: o.Email, ACME: o.ACME,
 		Node: bulkhead.NodeName(o.Node), Containerd: o.Containerd, Version: version,
 		Server: o.Server, Agent: o.Agent, Advertise: o.Advertise, Peer: o.Peer, Hop: o.Hop, Join: o.Join, JoinToken: o.JoinToken,
-		Region: o.Region, Zone: o.Zone, Labels: o.NodeLabels(), Extras: o.NodeExtras(), LostAfter: o.LostAfter, CertificateLife: o.CertificateLife,
+		Region: o.Region, Zone: o.Zone, Labels: o.NodeLabels(), Extras: o.NodeExtras(), Inner: !o.Edge, LostAfter: o.LostAfter, CertificateLife: o.CertificateLife,
 	}
 	if o.Subnet == "" {
 		return c, nil
