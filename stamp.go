@@ -26,8 +26,8 @@ type Stamp struct {
 	Updated    time.Time                  `json:"updated"`
 	Deleted    *time.Time                 `json:"deleted,omitempty"` // when deletion was asked; data is kept until it ran out
 	Purge      bool                       `json:"purge,omitempty"`   // delete the data too
-	// Request is the id of the request that last changed the stamp: who asks again,
-	// having heard no answer, is told that it is done.
+	// Request holds the ids of the requests that last changed the stamp, a line each with
+	// what they did: who asks again, having heard no answer, is told that it is done.
 	Request string `json:"request,omitempty"`
 
 	// Services is the frozen effective configuration.

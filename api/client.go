@@ -36,6 +36,7 @@ type Client struct {
 	mu      sync.Mutex // guards what follows
 	bases   []string   // the one that answered last first
 	learned func(servers []string)
+	stale   func()
 }
 
 // NewClient makes a client of the API at base, such as "http://127.0.0.1:7070",
@@ -86,6 +87,10 @@ func (c *Client) Farm(servers []string, authority []byte, learned func(servers [
 	return nil
 }
 
+// Stale has tell called for every answer that may not be the newest: the server could
+// not ask the others. Call it before the first request.
+func (c *Client) Stale(tell func()) { c.stale = tell }
+
 // Base is the address of the API that answered last.
 func (c *Client) Base() string {
 	c.mu.Lock()
@@ -129,6 +134,10 @@ const retryHeader = "Bulkhead-Retry"
 
 // retryAnother is its value when the same server will not answer otherwise.
 const retryAnother = "another"
+
+// staleHeader in an answer says that it tells what the server knew last: no majority
+// of the servers answers, so there may be news.
+const staleHeader = "Bulkhead-Stale"
 
 // patience is how long the client asks again when no server can answer: longer than
 // the servers take to agree on a new leader.
@@ -211,6 +220,9 @@ func (c *Client) answered(base string, resp *http.Response) {
 	}
 	if text := resp.Header.Get(serversHeader); text != "" && c.learned != nil {
 		c.learned(strings.Split(text, ","))
+	}
+	if resp.Header.Get(staleHeader) != "" && c.stale != nil {
+		c.stale()
 	}
 }
 

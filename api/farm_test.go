@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -334,6 +335,28 @@ func TestAskTwice(t *testing.T) {
 	}
 	if got := f.stamp("acme").Restarted; got != 2 {
 		t.Errorf("restarted %d times, asked for 2", got)
+	}
+	label := func(request, value string) {
+		t.Helper()
+		resp, _, err := f.send(t.Context(), "PATCH", "/v1/stamps/acme", request, []byte(`{"labels":{"is":"`+value+`"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	label("mine", "old")
+	for i := range remembered - 1 { // others have changed it since, over and over
+		label(fmt.Sprint("other", i), fmt.Sprint("new", i))
+		label("mine", "old")
+		if got := f.stamp("acme").Labels["is"]; got != fmt.Sprint("new", i) {
+			t.Fatalf("after %d changes of others a change is made a second time: %q", i+1, got)
+		}
+	}
+	for i := range 2 * remembered {
+		label(fmt.Sprint("more", i), fmt.Sprint(i))
+	}
+	if n := strings.Count(f.stamp("acme").Request, "\n"); n >= remembered {
+		t.Errorf("%d requests are 16", n+1)
 	}
 }
 

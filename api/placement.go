@@ -133,7 +133,7 @@ func (s *Server) createStamps(ctx context.Context, specs []StampSpec, placed boo
 		made := 0
 		for i, spec := range specs {
 			if old, ok := tx.Stamps.Peek(names[i]); ok {
-				if request != "" && old.Request == request { // it is asked for again
+				if _, again := requested(old, request); again { // it is asked for again
 					continue
 				}
 				return bulkhead.Errorf(bulkhead.ErrConflict, "stamp %s exists already", names[i]).WithHint("no stamp of the batch was made")

@@ -229,8 +229,8 @@ func requestOf(ctx context.Context) string {
 
 // current brings this server's view up to what any server has acknowledged, so that
 // a user may ask one after the other; it names the others and notes the request's
-// id. When no majority answers, who looks gets what is known, and who changes is
-// told to ask again.
+// id. When no majority answers, who looks gets what is known and is told that it may be
+// old, and who changes is told to ask again.
 func (s *Server) current(w http.ResponseWriter, r *http.Request) (*http.Request, bool) {
 	var apis []string
 	for server := range s.c.Store.View().Servers.All() {
@@ -247,6 +247,8 @@ func (s *Server) current(w http.ResponseWriter, r *http.Request) (*http.Request,
 		w.Header().Set(retryHeader, "1")
 		writeProblem(w, p)
 		return nil, false
+	} else if err != nil {
+		w.Header().Set(staleHeader, "1")
 	}
 	if id := r.Header.Get(requestHeader); id != "" && len(id) <= 64 && !strings.Contains(id, " ") {
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, id))

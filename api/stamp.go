@@ -543,6 +543,26 @@ var pastTense = map[string]string{
 	"restart": "restarted", "delete": "deleted", "purge": "purged",
 }
 
+// remembered is how many of the requests that changed a stamp are known: more than
+// others make while a client asks again for its own.
+const remembered = 16
+
+// requested tells whether a stamp was changed by that request already, and how.
+func requested(stamp bulkhead.Stamp, request string) (action string, ok bool) {
+	for line := range strings.SplitSeq(stamp.Request, "\n") {
+		if id, action, _ := strings.Cut(line, " "); id == request && id != "" {
+			return action, true
+		}
+	}
+	return "", false
+}
+
+// remember adds a request to those that are known, and drops the oldest.
+func remember(known, request, action string) string {
+	lines := strings.SplitN(known, "\n", remembered)
+	return strings.Trim(strings.Join(append([]string{request + " " + action}, lines[:min(len(lines), remembered-1)]...), "\n"), "\n")
+}
+
 var errDryRun = errors.New("dry run")
 
 // commit writes what decide makes of a stamp, with its event, in one transaction,
@@ -555,7 +575,7 @@ func (s *Server) commit(ctx context.Context, name string, dryRun bool, decide fu
 	err := s.c.Store.Update(ctx, func(tx *store.Tx) error {
 		if parsed, err := bulkhead.ParseStampName(name); err == nil && request != "" {
 			old, ok := tx.Stamps.Get(parsed)
-			if id, action, _ := strings.Cut(old.Request, " "); ok && id == request {
+			if action, again := requested(old, request); ok && again {
 				out, made = StampChange{Action: action, Differences: []Difference{}, Plan: []string{}}, old
 				return nil
 			}
@@ -573,7 +593,7 @@ func (s *Server) commit(ctx context.Context, name string, dryRun bool, decide fu
 		now := s.c.Now().UTC()
 		is.Updated = now
 		if request != "" {
-			is.Request = request + " " + action
+			is.Request = remember(is.Request, request, action)
 		}
 		made = *is
 		if dryRun {

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"bulkhead"
@@ -184,6 +185,9 @@ func (c *command) client() *api.Client {
 		if err != nil { // the authority in the file: without it no server is trusted
 			cl = api.NewClient(c.api, c.token)
 		}
+		cl.Stale(sync.OnceFunc(func() {
+			fmt.Fprintln(c.env.Stderr, "bulkhead: no majority of the servers answers: this is what was known last")
+		}))
 		c.way = cl
 	}
 	return c.way

@@ -189,7 +189,7 @@ func testHistories(t *testing.T, c *cluster) {
 					t.Errorf("seed %d: %v", seed, err)
 				}
 				made, open := r.Count()
-				if made < 50 {
+				if made < 20 {
 					t.Errorf("only %d operations", made)
 				}
 				all, unknown = all+made, unknown+open

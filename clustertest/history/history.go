@@ -31,17 +31,25 @@ var ErrRefused = errors.New("refused: another value")
 // register: it is left out of the history.
 var ErrUnsent = errors.New("not sent")
 
-// swap is an operation: set the register to To if it holds From. A read has neither.
-type swap struct {
+// operation is what a client asks for.
+type operation struct {
 	key      string
-	read     bool
+	kind     kind
 	from, to string
 }
+
+type kind int
+
+const (
+	read  kind = iota
+	swap       // set the register to to if it holds from
+	write      // set it to to
+)
 
 // answer is what the client was told.
 type answer struct {
 	value string // of a read
-	err   error  // of a swap: nil, ErrRefused or ErrUnknown
+	err   error  // of a change: nil, ErrRefused or ErrUnknown
 }
 
 // Recorder keeps a history. Its methods may be called by many clients at once; one
@@ -62,7 +70,7 @@ func (r *Recorder) Read(client int, key string, do func() (value string, err err
 	call := time.Since(r.began)
 	value, err := do()
 	if err == nil {
-		r.add(client, swap{key: key, read: true}, answer{value: value}, call)
+		r.add(client, operation{key: key, kind: read}, answer{value: value}, call)
 	}
 	return value, err
 }
@@ -71,6 +79,16 @@ func (r *Recorder) Read(client int, key string, do func() (value string, err err
 // register should be to the same value but the empty one. The error of do is nil,
 // ErrRefused, ErrUnsent or, whatever else it is, taken for ErrUnknown.
 func (r *Recorder) Swap(client int, key, from, to string, do func() error) error {
+	return r.change(client, operation{key: key, kind: swap, from: from, to: to}, do)
+}
+
+// Write records a change by do from whatever the register holds. Its error is nil,
+// ErrUnsent or taken for ErrUnknown.
+func (r *Recorder) Write(client int, key, to string, do func() error) error {
+	return r.change(client, operation{key: key, kind: write, to: to}, do)
+}
+
+func (r *Recorder) change(client int, in operation, do func() error) error {
 	call := time.Since(r.began)
 	err := do()
 	if errors.Is(err, ErrUnsent) {
@@ -79,11 +97,11 @@ func (r *Recorder) Swap(client int, key, from, to string, do func() error) error
 	if err != nil && !errors.Is(err, ErrRefused) {
 		err = fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
-	r.add(client, swap{key: key, from: from, to: to}, answer{err: err}, call)
+	r.add(client, in, answer{err: err}, call)
 	return err
 }
 
-func (r *Recorder) add(client int, in swap, out answer, call time.Duration) {
+func (r *Recorder) add(client int, in operation, out answer, call time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if errors.Is(out.err, ErrUnknown) {
@@ -120,7 +138,7 @@ func (r *Recorder) Check() error {
 	var wrong []string
 	for _, part := range registers(history) {
 		if result := porcupine.CheckOperationsTimeout(register, part, checkMost); result != porcupine.Ok {
-			wrong = append(wrong, fmt.Sprintf("register %s, %d operations: %s\n%s", part[0].Input.(swap).key, len(part), strings.ToLower(string(result)), describe(part)))
+			wrong = append(wrong, fmt.Sprintf("register %s, %d operations: %s\n%s", part[0].Input.(operation).key, len(part), strings.ToLower(string(result)), describe(part)))
 		}
 	}
 	if len(wrong) > 0 {
@@ -150,7 +168,7 @@ func registers(history []porcupine.Operation) [][]porcupine.Operation {
 	index := map[string]int{}
 	var parts [][]porcupine.Operation
 	for _, o := range history {
-		key := o.Input.(swap).key
+		key := o.Input.(operation).key
 		i, ok := index[key]
 		if !ok {
 			i = len(parts)
@@ -165,10 +183,10 @@ func registers(history []porcupine.Operation) [][]porcupine.Operation {
 var register = porcupine.Model{
 	Init: func() any { return "" },
 	Step: func(state, input, output any) (bool, any) {
-		in, out := input.(swap), output.(answer)
-		fits := state.(string) == in.from
+		in, out := input.(operation), output.(answer)
+		fits := in.kind == write || state.(string) == in.from
 		switch {
-		case in.read:
+		case in.kind == read:
 			return state.(string) == out.value, state
 		case out.err == nil:
 			return fits, in.to
@@ -180,13 +198,17 @@ var register = porcupine.Model{
 		return true, state
 	},
 	DescribeOperation: func(input, output any) string {
-		in, out := input.(swap), output.(answer)
-		switch {
-		case in.read:
+		in, out := input.(operation), output.(answer)
+		text := fmt.Sprintf("%q to %q", in.from, in.to)
+		switch in.kind {
+		case read:
 			return fmt.Sprintf("read %q", out.value)
-		case out.err != nil:
-			return fmt.Sprintf("%q to %q: %v", in.from, in.to, out.err)
+		case write:
+			text = fmt.Sprintf("write %q", in.to)
 		}
-		return fmt.Sprintf("%q to %q", in.from, in.to)
+		if out.err != nil {
+			text += ": " + out.err.Error()
+		}
+		return text
 	},
 }

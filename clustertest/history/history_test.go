@@ -12,16 +12,20 @@ import (
 // step is an operation in short: from call to end, in any unit of time.
 type step struct {
 	call, end int64
-	in        swap
+	in        operation
 	out       answer
 }
 
-func read(call, end int64, value string) step {
-	return step{call, end, swap{key: "k", read: true}, answer{value: value}}
+func get(call, end int64, value string) step {
+	return step{call, end, operation{key: "k", kind: read}, answer{value: value}}
 }
 
 func set(call, end int64, from, to string, err error) step {
-	return step{call, end, swap{key: "k", from: from, to: to}, answer{err: err}}
+	return step{call, end, operation{key: "k", kind: swap, from: from, to: to}, answer{err: err}}
+}
+
+func put(call, end int64, to string, err error) step {
+	return step{call, end, operation{key: "k", kind: write, to: to}, answer{err: err}}
 }
 
 // TestCheck: what one copy could have answered passes, and nothing else.
@@ -30,22 +34,24 @@ func TestCheck(t *testing.T) {
 		history []step
 		fine    bool
 	}{
-		"one after the other":                    {[]step{set(1, 2, "", "a", nil), read(3, 4, "a"), set(5, 6, "a", "", nil), read(7, 8, "")}, true},
-		"side by side, either order":             {[]step{set(1, 5, "", "a", nil), read(2, 3, ""), read(2, 4, "a")}, true},
-		"a read of what is over":                 {[]step{set(1, 2, "", "a", nil), set(3, 4, "a", "b", nil), read(5, 6, "a")}, false},
-		"a read that goes back":                  {[]step{set(1, 9, "", "a", nil), read(2, 3, "a"), read(4, 5, "")}, false},
-		"an acknowledged change that is lost":    {[]step{set(1, 2, "", "a", nil), read(3, 4, "")}, false},
+		"one after the other":                    {[]step{set(1, 2, "", "a", nil), get(3, 4, "a"), set(5, 6, "a", "", nil), get(7, 8, "")}, true},
+		"side by side, either order":             {[]step{set(1, 5, "", "a", nil), get(2, 3, ""), get(2, 4, "a")}, true},
+		"a read of what is over":                 {[]step{set(1, 2, "", "a", nil), set(3, 4, "a", "b", nil), get(5, 6, "a")}, false},
+		"a read that goes back":                  {[]step{set(1, 9, "", "a", nil), get(2, 3, "a"), get(4, 5, "")}, false},
+		"an acknowledged change that is lost":    {[]step{set(1, 2, "", "a", nil), get(3, 4, "")}, false},
 		"two that took the same value":           {[]step{set(1, 2, "", "a", nil), set(3, 9, "a", "b", nil), set(3, 9, "a", "c", nil)}, false},
-		"a refusal with a reason":                {[]step{set(1, 2, "", "a", nil), set(3, 4, "", "b", ErrRefused), read(5, 6, "a")}, true},
+		"a refusal with a reason":                {[]step{set(1, 2, "", "a", nil), set(3, 4, "", "b", ErrRefused), get(5, 6, "a")}, true},
 		"a refusal without one":                  {[]step{set(1, 2, "", "a", nil), set(3, 4, "a", "b", ErrRefused)}, false},
-		"unknown, made":                          {[]step{set(1, 2, "", "a", ErrUnknown), read(3, 4, "a")}, true},
-		"unknown, not made":                      {[]step{set(1, 2, "", "a", ErrUnknown), read(3, 4, "")}, true},
-		"unknown, made late":                     {[]step{set(1, 2, "", "a", ErrUnknown), read(3, 4, ""), read(5, 6, "a")}, true},
-		"unknown, made and then not":             {[]step{set(1, 2, "", "a", ErrUnknown), read(3, 4, "a"), read(5, 6, "")}, false},
-		"unknown, seen before it was asked for":  {[]step{read(1, 2, "a"), set(3, 4, "", "a", ErrUnknown)}, false},
+		"unknown, made":                          {[]step{set(1, 2, "", "a", ErrUnknown), get(3, 4, "a")}, true},
+		"unknown, not made":                      {[]step{set(1, 2, "", "a", ErrUnknown), get(3, 4, "")}, true},
+		"unknown, made late":                     {[]step{set(1, 2, "", "a", ErrUnknown), get(3, 4, ""), get(5, 6, "a")}, true},
+		"unknown, made and then not":             {[]step{set(1, 2, "", "a", ErrUnknown), get(3, 4, "a"), get(5, 6, "")}, false},
+		"unknown, seen before it was asked for":  {[]step{get(1, 2, "a"), set(3, 4, "", "a", ErrUnknown)}, false},
 		"refused, and made all the same":         {[]step{set(1, 2, "", "a", ErrRefused)}, false},
-		"a value that nobody wrote":              {[]step{set(1, 2, "", "a", nil), read(3, 4, "z")}, false},
-		"unknown twice, the second one was made": {[]step{set(1, 2, "", "a", ErrUnknown), set(3, 4, "", "b", ErrUnknown), read(5, 6, "b")}, true},
+		"a value that nobody wrote":              {[]step{set(1, 2, "", "a", nil), get(3, 4, "z")}, false},
+		"written over":                           {[]step{put(1, 2, "a", nil), put(3, 4, "b", nil), get(5, 6, "b")}, true},
+		"written once, seen twice":               {[]step{put(1, 9, "a", nil), get(2, 3, "a"), put(4, 5, "b", nil), get(6, 6, "b"), get(7, 8, "a")}, false},
+		"unknown twice, the second one was made": {[]step{set(1, 2, "", "a", ErrUnknown), set(3, 4, "", "b", ErrUnknown), get(5, 6, "b")}, true},
 	} {
 		r := NewRecorder()
 		for i, s := range c.history {
