@@ -90,3 +90,31 @@ func BenchmarkOpen(b *testing.B) {
 		shut(b, open(b, Config{}))
 	}
 }
+
+// Batches as the API and the controller write them: 400 stamps are made, and then
+// each gets a node. What etcd takes is not in it.
+func BenchmarkUpdate_Batch400(b *testing.B) {
+	s := Memory()
+	fill(b, s, 10_000)
+	n := 0
+	for b.Loop() {
+		names := make([]bulkhead.StampName, 400)
+		update(b, s, func(tx *Tx) {
+			for i := range names {
+				st, _ := tx.Stamps.Peek("stamp-00000")
+				st.Name = bulkhead.StampName(fmt.Sprintf("new-%07d", n))
+				st.UID, st.Node, names[i] = string(st.Name), "", st.Name
+				n++
+				tx.Stamps.Put(st)
+			}
+		})
+		update(b, s, func(tx *Tx) {
+			for i, name := range names {
+				st, _ := tx.Stamps.Peek(name)
+				st.Node, st.Placement = bulkhead.NodeName(fmt.Sprint("n", i)), "most of its room is left to what usually comes"
+				tx.Stamps.Put(st)
+			}
+		})
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(n), "µs/stamp")
+}

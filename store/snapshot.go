@@ -215,6 +215,7 @@ func (t *Table[K, T]) drop(key string) { t.rows = t.rows.drop(key) }
 type StampTable struct {
 	Table[bulkhead.StampName, bulkhead.Stamp]
 	byNode tree[bulkhead.StampName] // key: NODE/STAMP
+	parts  *parts                   // of the one goroutine that feeds the mirror
 }
 
 // On yields the stamps of a node by name, at the price of those alone.
@@ -230,14 +231,22 @@ func (t StampTable) On(node bulkhead.NodeName) iter.Seq[bulkhead.StampName] {
 }
 
 func (t *StampTable) set(key string, value []byte, revision int64) error {
-	was, _ := t.Get(bulkhead.StampName(key))
-	if err := t.Table.set(key, value, revision); err != nil {
-		return err
+	if t.parts == nil {
+		t.parts = &parts{}
 	}
-	if is, _ := t.Get(bulkhead.StampName(key)); is.Node != was.Node {
-		t.leave(was.Node, key)
-		if is.Node != "" {
-			t.byNode = t.byNode.put(string(is.Node)+"/"+key, is.Name)
+	r := &row[bulkhead.Stamp]{revision: revision}
+	if err := t.parts.decode(value, &r.value); err != nil {
+		return fmt.Errorf("decode stamp %q: %w", key, err)
+	}
+	var was bulkhead.NodeName
+	if old, ok := t.rows.get(key); ok {
+		was = old.value.Node
+	}
+	t.rows = t.rows.put(key, r)
+	if is := r.value.Node; is != was {
+		t.leave(was, key)
+		if is != "" {
+			t.byNode = t.byNode.put(string(is)+"/"+key, r.value.Name)
 		}
 	}
 	return nil

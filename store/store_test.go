@@ -513,3 +513,59 @@ func TestStampTable_On(t *testing.T) {
 		}
 	})
 }
+
+// Stamps that are alike share what they have in common; a transaction gets its own.
+func TestParts_AreSharedAndPrivateInTransactions(t *testing.T) {
+	onBoth(t, Config{}, func(t *testing.T, s *Store) {
+		with := func(name, command string) bulkhead.Stamp {
+			st := stamp(name)
+			st.Services = []bulkhead.Service{{Name: "web", Command: []string{command}, Networks: []bulkhead.Attachment{{Network: "default"}}}}
+			st.Volumes = []bulkhead.Volume{{Name: "data"}}
+			return st
+		}
+		update(t, s, func(tx *Tx) {
+			tx.Stamps.Put(with("acme", "run"))
+			tx.Stamps.Put(with("beta", "run"))
+			tx.Stamps.Put(with("gamma", "walk"))
+			tx.Stamps.Put(stamp("none"))
+		})
+		get := func(name bulkhead.StampName) bulkhead.Stamp { st, _ := s.View().Stamps.Get(name); return st }
+		if a, b := get("acme"), get("beta"); &a.Services[0] != &b.Services[0] || &a.Volumes[0] != &b.Volumes[0] {
+			t.Error("equal parts are kept twice")
+		}
+		if g := get("gamma"); g.Services[0].Command[0] != "walk" || g.Name != "gamma" {
+			t.Errorf("gamma is %+v", g)
+		}
+		if n := get("none"); n.Services != nil || n.Volumes != nil || n.Routes != nil {
+			t.Errorf("a stamp without parts got another's: %+v", n)
+		}
+		update(t, s, func(tx *Tx) {
+			st, _ := tx.Stamps.Get("acme")
+			st.Services[0].Command[0] = "jump"
+			tx.Stamps.Put(st)
+		})
+		if a, b := get("acme"), get("beta"); a.Services[0].Command[0] != "jump" || b.Services[0].Command[0] != "run" {
+			t.Errorf("a change of acme's: acme %v, beta %v", a.Services[0].Command, b.Services[0].Command)
+		}
+	})
+}
+
+// However many different parts there are, few are remembered, and all are right.
+func TestParts_AreBounded(t *testing.T) {
+	p := &parts{}
+	for i := range 5 * mostParts {
+		var st bulkhead.Stamp
+		if err := p.decode(fmt.Appendf(nil, `{"name":"s","services":[{"name":"web","replicas":%d}]}`, i%(3*mostParts)), &st); err != nil {
+			t.Fatal(err)
+		}
+		if st.Name != "s" || len(st.Services) != 1 || st.Services[0].Replicas != i%(3*mostParts) {
+			t.Fatalf("%d: %+v", i, st)
+		}
+	}
+	if n := len(p.services.known) + len(p.services.former); n > 2*mostParts {
+		t.Errorf("%d parts are remembered", n)
+	}
+	if err := p.decode([]byte(`{"services":[{"name":7}]}`), &bulkhead.Stamp{}); err == nil {
+		t.Error("what is no service was taken")
+	}
+}

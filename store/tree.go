@@ -38,8 +38,10 @@ func (t tree[V]) get(key string) (value V, ok bool) {
 }
 
 func (t tree[V]) put(key string, value V) tree[V] {
-	less, more := t.root.split(key)
-	return tree[V]{less.join(newNode(key, value, rand.Uint64(), nil, nil)).join(more)}
+	if _, ok := t.get(key); ok {
+		return tree[V]{t.root.replace(key, value)}
+	}
+	return tree[V]{t.root.insert(key, value, rand.Uint64())}
 }
 
 func (t tree[V]) drop(key string) tree[V] {
@@ -72,6 +74,31 @@ func newNode[V any](key string, value V, weight uint64, left, right *node[V]) *n
 
 func (n *node[V]) with(left, right *node[V]) *node[V] {
 	return newNode(n.key, n.value, n.weight, left, right)
+}
+
+// replace expects key to be there.
+func (n *node[V]) replace(key string, value V) *node[V] {
+	switch {
+	case key < n.key:
+		return n.with(n.left.replace(key, value), n.right)
+	case key > n.key:
+		return n.with(n.left, n.right.replace(key, value))
+	default:
+		return newNode(key, value, n.weight, n.left, n.right)
+	}
+}
+
+// insert expects key not to be there.
+func (n *node[V]) insert(key string, value V, weight uint64) *node[V] {
+	switch {
+	case n == nil || weight > n.weight:
+		less, more := n.split(key)
+		return newNode(key, value, weight, less, more)
+	case key < n.key:
+		return n.with(n.left.insert(key, value, weight), n.right)
+	default:
+		return n.with(n.left, n.right.insert(key, value, weight))
+	}
 }
 
 func (n *node[V]) len() int {

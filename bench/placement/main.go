@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,9 +30,21 @@ func main() {
 	parts := flag.String("parts", "decide,trace,durable", "what to measure")
 	agents := flag.Int("agents", 5000, "simulated nodes of the durable part")
 	stamps := flag.Int("stamps", 50_000, "stamps of the durable part")
+	profile := flag.String("profile", "", "file that gets a profile of the processor's time")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(2)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	fmt.Printf("%d cores, Linux %s, %s, load average %s\n", runtime.NumCPU(), first("/proc/sys/kernel/osrelease"), runtime.Version(), first("/proc/loadavg"))
 	for part := range strings.SplitSeq(*parts, ",") {
 		var err error
