@@ -23,6 +23,8 @@ type Node struct {
 	// Inner: its gateway serves only the node's own stamps. It is not told where others
 	// are, which in a farm of thousands of nodes is most of what there is to tell.
 	Inner bool `json:"inner,omitempty"`
+	// Full: its disk has hardly any room left. It keeps its stamps and gets no new ones.
+	Full bool `json:"full,omitempty"`
 
 	// UID tells this membership from that of another machine that had the name
 	// before. Its certificate carries it. Set when the node joins.
@@ -39,7 +41,7 @@ type Node struct {
 }
 
 // Takes tells whether the node takes new stamps.
-func (n Node) Takes() bool { return n.State == NodeReady && !n.Cordoned }
+func (n Node) Takes() bool { return n.State == NodeReady && !n.Cordoned && !n.Full }
 
 // NodeState is how the servers see a node.
 type NodeState string

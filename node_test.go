@@ -47,11 +47,13 @@ func TestCompatible(t *testing.T) {
 	}
 }
 
-func TestNode_TakesStampsOnlyReadyAndNotCordoned(t *testing.T) {
+func TestNode_TakesStampsOnlyReadyNotCordonedNotFull(t *testing.T) {
 	for _, state := range []bulkhead.NodeState{bulkhead.NodeReady, bulkhead.NodeUnreachable, bulkhead.NodeLost} {
 		for _, cordoned := range []bool{false, true} {
-			if got := (bulkhead.Node{State: state, Cordoned: cordoned}).Takes(); got != (state == bulkhead.NodeReady && !cordoned) {
-				t.Errorf("%s, cordoned %t: %t", state, cordoned, got)
+			for _, full := range []bool{false, true} {
+				if got := (bulkhead.Node{State: state, Cordoned: cordoned, Full: full}).Takes(); got != (state == bulkhead.NodeReady && !cordoned && !full) {
+					t.Errorf("%s, cordoned %t, full %t: %t", state, cordoned, full, got)
+				}
 			}
 		}
 	}

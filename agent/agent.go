@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bulkhead"
@@ -69,6 +70,9 @@ type Agent struct {
 	places  chan struct{} // one for every task that is being made or cleared away
 	reports *reports
 
+	settled chan struct{} // see Settled
+	settle  func()        // closes it
+
 	mu     sync.Mutex
 	stamps map[bulkhead.StampName]*stampLoop // guarded by mu
 	group  *errgroup.Group                   // guarded by mu; nil before Run
@@ -86,8 +90,9 @@ func New(c Config) *Agent {
 	if c.Servers == nil {
 		c.Servers = func([]string) {}
 	}
-	d, name := disk{c.Dir, c.Keys}, c.Node().Name
+	d, name, settled := disk{c.Dir, c.Keys}, c.Node().Name, make(chan struct{})
 	return &Agent{
+		settled: settled, settle: sync.OnceFunc(func() { close(settled) }),
 		c: c, log: c.Log, disk: d, farm: newFarm(d, name), node: name, places: make(chan struct{}, c.Parallel),
 		reports: newReports(), stamps: map[bulkhead.StampName]*stampLoop{},
 	}
@@ -105,6 +110,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		if err := a.adopt(ctx); err != nil {
 			return err
 		}
+		after := time.AfterFunc(settleMost, a.settle)
 		g.Go(func() error { return a.dispatchExits(ctx, exits) })
 		g.Go(func() error { return a.converse(ctx) })
 		g.Go(func() error {
@@ -114,6 +120,7 @@ func (a *Agent) Run(ctx context.Context) error {
 					a.log.Error("keep what is known of other nodes", "err", err)
 				}
 				if err != nil {
+					after.Stop()
 					return nil
 				}
 			}
@@ -125,6 +132,37 @@ func (a *Agent) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// settleMost is how long a node that starts asks the servers what of its stamps is
+// elsewhere by now before it goes by what it has on disk.
+const settleMost = 2 * time.Second
+
+// Settled is closed when what Stamps returns is not older than the servers' word, or
+// when they have not given it in time. Until then it may show what a node had before it
+// was away: routes should not be made of it.
+func (a *Agent) Settled() <-chan struct{} { return a.settled }
+
+// settleSoon calls settle when every loop has published what it has been told so far.
+func (a *Agent) settleSoon() {
+	select {
+	case <-a.settled:
+		return
+	default:
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	left := new(atomic.Int64)
+	left.Store(int64(len(a.stamps)) + 1)
+	told := func() {
+		if left.Add(-1) == 0 {
+			a.settle()
+		}
+	}
+	for _, loop := range a.stamps {
+		loop.post(func() { loop.post(told) }) // the second comes after the first's round
+	}
+	told()
 }
 
 // Stamps is what this node knows of its stamps, by name.

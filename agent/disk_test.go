@@ -247,3 +247,36 @@ func TestAgentKeepsToTheNewestEpoch(t *testing.T) {
 		}
 	})
 }
+
+// TestAgentSettles: what a node had before it was away is not shown as its own before
+// the servers have been heard, unless they are away too.
+func TestAgentSettles(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m, s := newMachine(), newServer()
+		first := threeRun(t, m, s, dir)
+		first.kill()
+		s.leave(true)
+		second := boot(t, m, s, dir)
+		began := time.Now()
+		<-second.Settled()
+		if took := time.Since(began); took != settleMost {
+			t.Errorf("without servers it took %v", took)
+		}
+		second.kill()
+
+		s.leave(false) // acme is elsewhere by now
+		s.orders = slices.DeleteFunc(s.orders, func(o bulkhead.NodeOrder) bool { return o.Assign != nil && o.Assign.Stamp.Name == "acme" })
+		third := boot(t, m, s, dir)
+		began = time.Now()
+		<-third.Settled()
+		if took := time.Since(began); took >= settleMost {
+			t.Errorf("with servers it took %v", took)
+		}
+		for _, local := range third.Stamps() {
+			if local.Stamp.Name == "acme" && local.Stamp.Desired != bulkhead.DesiredDeleted {
+				t.Errorf("acme is shown as %s, %s", local.Stamp.Desired, local.Phase)
+			}
+		}
+	})
+}

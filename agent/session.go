@@ -138,6 +138,7 @@ func (a *Agent) session(ctx context.Context) error {
 	defer wg.Wait()
 	defer s.Close()
 	wg.Go(func() { cancel(a.sendReports(ctx, s)) })
+	wg.Go(func() { cancel(a.sendNode(ctx, s, node)) })
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
 	ours := map[bulkhead.StampName]bool{} // named since the session began or was last synced
@@ -164,10 +165,29 @@ func (a *Agent) session(ctx context.Context) error {
 		case o.Synced:
 			a.forgetOthers(ours)
 			clear(ours)
+			a.settleSoon()
 		case o.Stream != nil:
 			wg.Go(func() { a.stream(ctx, s, *o.Stream) })
 		}
 	}
+}
+
+// lookEvery is how often a node looks whether it takes new stamps.
+const lookEvery = 5 * time.Second
+
+// sendNode tells when the node has become full, or is not any more.
+func (a *Agent) sendNode(ctx context.Context, s Session, was bulkhead.Node) error {
+	for wait(ctx, lookEvery) == nil {
+		now := a.c.Node()
+		if now.Full == was.Full {
+			continue
+		}
+		if err := s.Send(bulkhead.NodeReport{Node: &now}); err != nil {
+			return err
+		}
+		was = now
+	}
+	return nil
 }
 
 func (a *Agent) sendReports(ctx context.Context, s Session) error {

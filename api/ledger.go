@@ -183,6 +183,12 @@ func (n *nodeAPI) enterNode(tx *store.Tx, name bulkhead.NodeName, node bulkhead.
 	if was.State != bulkhead.NodeReady {
 		tx.Event(bulkhead.Event{Time: now, Type: "node.ready", Node: name, Message: fmt.Sprintf("node %s answers", name)})
 	}
+	switch {
+	case node.Full && !was.Full:
+		tx.Event(bulkhead.Event{Time: now, Type: "node.full", Node: name, Message: fmt.Sprintf("the disk of node %s is full: it takes no new stamps", name)})
+	case was.Full && !node.Full:
+		tx.Event(bulkhead.Event{Time: now, Type: "node.room", Node: name, Message: fmt.Sprintf("there is room on the disk of node %s again", name)})
+	}
 }
 
 // postbox holds what one session has still to have written: one entry at a time is in

@@ -42,6 +42,8 @@ func nodeCell(n bulkhead.Node) cell {
 		return cell{string(n.State), red}
 	case n.Cordoned:
 		return cell{"ready, cordoned", yellow}
+	case n.Full:
+		return cell{"ready, disk is full", yellow}
 	}
 	return cell{string(n.State), green}
 }

@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -98,6 +100,47 @@ func (f *Farm) Machine(name string, args ...string) *Machine {
 	return m
 }
 
+// Disk puts a disk of that size in bytes under the machine's data folder, before it
+// starts. It is a file system in memory: full when it is full, like any other.
+func (m *Machine) Disk(size int64) {
+	m.T.Helper()
+	if err := os.Mkdir(m.Data(), 0o700); err != nil {
+		m.T.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", m.Data(), "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", size)); err != nil {
+		m.T.Fatalf("mount disk of %s: %v", m.Name, err)
+	}
+	m.mounted = true
+}
+
+// Fill leaves so many bytes of the machine's disk free; the file that does it is gone
+// after Room.
+func (m *Machine) Fill(left int64) {
+	m.T.Helper()
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(m.Data(), &fs); err != nil {
+		m.T.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(m.Data(), "ballast"))
+	if err != nil {
+		m.T.Fatal(err)
+	}
+	defer f.Close()
+	if size := int64(fs.Bavail)*fs.Bsize - left; size > 0 {
+		if err := syscall.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
+			m.T.Fatalf("fill disk of %s: %v", m.Name, err)
+		}
+	}
+}
+
+// Room undoes Fill.
+func (m *Machine) Room() {
+	m.T.Helper()
+	if err := os.Remove(filepath.Join(m.Data(), "ballast")); err != nil {
+		m.T.Fatal(err)
+	}
+}
+
 // Start runs the machine's process; it does not wait until that is of use.
 func (m *Machine) Start(flags ...string) {
 	m.T.Helper()
@@ -123,14 +166,25 @@ func (m *Machine) Signal(s syscall.Signal) {
 	}
 }
 
-// Token makes a join token for a role.
-func (m *Machine) Token(role string, flags ...string) api.TokenView {
+// Read executes a command line that answers in JSON. What it says beside that, such as
+// that its answer may be old, is not read.
+func (m *Machine) Read(v any, args ...string) {
 	m.T.Helper()
-	var t api.TokenView
-	out := m.Run(append([]string{"token", "create", "--role", role, "-o", "json"}, flags...)...)
-	if err := json.Unmarshal([]byte(out), &t); err != nil {
-		m.T.Fatalf("%v in %s", err, out)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute*patience())
+	defer cancel()
+	out, err := m.command(ctx, append(args, "-o", "json")...).Output()
+	if err == nil {
+		err = json.Unmarshal(out, v)
 	}
+	if err != nil {
+		m.T.Fatalf("bulkhead %s at %s: %v\n%s", strings.Join(args, " "), m.Name, err, out)
+	}
+}
+
+// Token makes a join token for a role.
+func (m *Machine) Token(role string, flags ...string) (t api.TokenView) {
+	m.T.Helper()
+	m.Read(&t, append([]string{"token", "create", "--role", role}, flags...)...)
 	return t
 }
 
@@ -139,10 +193,7 @@ func (m *Machine) Nodes() map[string]api.NodeView {
 	m.T.Helper()
 	out := map[string]api.NodeView{}
 	var list []api.NodeView
-	text := m.Run("node", "list", "-o", "json")
-	if err := json.Unmarshal([]byte(text), &list); err != nil {
-		m.T.Fatalf("%v in %s", err, text)
-	}
+	m.Read(&list, "node", "list")
 	for _, n := range list {
 		out[string(n.Name)] = n
 	}
@@ -154,14 +205,33 @@ func (m *Machine) Servers() map[string]api.ServerView {
 	m.T.Helper()
 	out := map[string]api.ServerView{}
 	var list []api.ServerView
-	text := m.Run("server", "list", "-o", "json")
-	if err := json.Unmarshal([]byte(text), &list); err != nil {
-		m.T.Fatalf("%v in %s", err, text)
-	}
+	m.Read(&list, "server", "list")
 	for _, s := range list {
 		out[string(s.Name)] = s
 	}
 	return out
+}
+
+// Client is a user's way to the API of a server, and to that of others too.
+func (m *Machine) Client(others ...*Machine) *api.Client {
+	m.T.Helper()
+	token, err := os.ReadFile(filepath.Join(m.Data(), "token"))
+	if err != nil {
+		m.T.Fatal(err)
+	}
+	authority, err := os.ReadFile(filepath.Join(m.Data(), "keys", "authority.pem"))
+	if err != nil {
+		m.T.Fatal(err)
+	}
+	c := api.NewClient("https://"+m.API, strings.TrimSpace(string(token)))
+	var servers []string
+	for _, o := range others {
+		servers = append(servers, "https://"+o.API)
+	}
+	if err := c.Farm(servers, authority, nil); err != nil {
+		m.T.Fatal(err)
+	}
+	return c
 }
 
 // Cut drops what the machine sends to others ("out"), or gets from them ("in"), or
@@ -199,8 +269,10 @@ type Watcher struct {
 	done sync.WaitGroup
 
 	mu       sync.Mutex
-	asked    int      // guarded by mu
-	failures []string // guarded by mu
+	asked    int             // guarded by mu
+	failed   int             // guarded by mu
+	failures []string        // the first of them; guarded by mu
+	took     []time.Duration // of those that did not fail; guarded by mu
 }
 
 // Watch begins to ask each of the gateways for each of the stamps.
@@ -221,10 +293,13 @@ func Watch(gateways []*Machine, stamps ...string) *Watcher {
 					}
 					began := time.Now()
 					err := ask(client, g.HTTP, stamp)
+					took := time.Since(began)
 					w.mu.Lock()
 					w.asked++
-					if err != nil && len(w.failures) < 20 {
-						w.failures = append(w.failures, fmt.Sprintf("%s at %s, %s after %s: %v", stamp, g.Name, began.Format("15:04:05.000"), time.Since(began).Round(time.Millisecond), err))
+					if err == nil {
+						w.took = append(w.took, took)
+					} else if w.failed++; len(w.failures) < 20 {
+						w.failures = append(w.failures, fmt.Sprintf("%s at %s, %s after %s: %v", stamp, g.Name, began.Format("15:04:05.000"), took.Round(time.Millisecond), err))
 					}
 					w.mu.Unlock()
 				}
@@ -252,31 +327,37 @@ func ask(client *http.Client, gateway, stamp string) error {
 }
 
 // End stops asking, and tells how often it asked and what failed.
-func (w *Watcher) End() (asked int, failures []string) {
+func (w *Watcher) End() (asked, failed int, failures []string) {
 	close(w.stop)
 	w.done.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.asked, w.failures
+	return w.asked, w.failed, w.failures
 }
 
 // Expect ends the watching and fails the test if a request failed.
 func (w *Watcher) Expect(t testing.TB, what string) {
 	t.Helper()
-	asked, failures := w.End()
-	t.Logf("%s: %d of %d requests failed", what, len(failures), asked)
-	if len(failures) > 0 || asked == 0 {
-		t.Errorf("%s: %d requests, failed: %s", what, asked, strings.Join(failures, "\n"))
+	asked, failed, failures := w.End()
+	t.Logf("%s: %d of %d requests failed; 99 of 100 were answered within %v", what, failed, asked, quantile(w.took, 99).Round(100*time.Microsecond))
+	if failed > 0 || asked == 0 {
+		t.Errorf("%s: of %d requests %d failed: %s", what, asked, failed, strings.Join(failures, "\n"))
 	}
+}
+
+// quantile is the time within which so many of a hundred are; 0 of none.
+func quantile(took []time.Duration, percent int) time.Duration {
+	if len(took) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(took))
+	return sorted[min(len(sorted)-1, len(sorted)*percent/100)]
 }
 
 // Stamp is what the machine is told of a stamp.
 func (m *Machine) Stamp(name string) (s api.Stamp) {
 	m.T.Helper()
-	out := m.Run("stamp", "show", name, "-o", "json")
-	if err := json.Unmarshal([]byte(out), &s); err != nil {
-		m.T.Fatalf("%v in %s", err, out)
-	}
+	m.Read(&s, "stamp", "show", name)
 	return s
 }
 

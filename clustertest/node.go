@@ -35,6 +35,8 @@ type Node struct {
 	env  []string
 	wrap []string // what its commands are run by; empty: nothing
 	cmd  *exec.Cmd
+
+	mounted bool // the data folder is a file system of its own
 }
 
 var (
@@ -368,6 +370,11 @@ func (n *Node) destroy() {
 		}
 		if out, code := n.Try("down", "--destroy", "--yes"); code != 0 {
 			n.T.Logf("down --destroy: %s", out)
+		}
+	}
+	if n.mounted {
+		if err := syscall.Unmount(n.Data(), syscall.MNT_DETACH); err != nil {
+			n.T.Errorf("unmount data folder: %v", err)
 		}
 	}
 	if err := os.RemoveAll(n.Dir); err != nil {

@@ -44,8 +44,18 @@ func instance(data string) (string, error) {
 func hostNode(name bulkhead.NodeName, data, version, engine string, joined time.Time) bulkhead.Node {
 	return bulkhead.Node{
 		Name: name, Version: version, Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Kernel: kernel(), Runtime: engine, Capacity: capacity(data), Joined: joined,
+		Kernel: kernel(), Runtime: engine, Capacity: capacity(data), Joined: joined, Full: full(data),
 	}
+}
+
+// full tells whether the disk of the data folder has hardly any room left: less than a
+// gigabyte and less than a tenth of it. What is left is for the stamps that are there.
+func full(data string) bool {
+	var s syscall.Statfs_t
+	if syscall.Statfs(data, &s) != nil {
+		return false
+	}
+	return s.Bavail < s.Blocks/10 && int64(s.Bavail)*s.Bsize < 1<<30
 }
 
 // capacity is what tasks may use: the machine's less a reserve for the system

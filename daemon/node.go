@@ -166,15 +166,35 @@ func (p *process) openAgent(ctx context.Context) error {
 	p.add("network", networks.Run)
 	p.add("volume", volumes.Run)
 	p.add("logs", outputs.Run)
-	p.add("gateway", p.gateway.Run)
+	// Nothing is served of what this node had before it was away until the servers have
+	// had a moment to say what of it is elsewhere; who calls waits that long.
+	routed := make(chan struct{})
+	onceRouted := func(run func(context.Context) error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			select {
+			case <-routed:
+				return run(ctx)
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
+	p.add("gateway", onceRouted(p.gateway.Run))
 	p.add("agent", workers.Run)
 	if c.Advertise != "" {
-		p.add("hop", func(ctx context.Context) error {
+		p.add("hop", onceRouted(func(ctx context.Context) error {
 			s := &http.Server{Handler: p.gateway.HopHandler(), TLSConfig: p.node.Gateway(p.pool, p.known)}
 			return serve(ctx, p.listeners["hop"], s, func() {})
-		})
+		}))
 	}
 	p.add("routes", func(ctx context.Context) error { // the route feed: from what the agent knows to the gateway's table
+		select {
+		case <-workers.Settled():
+		case <-ctx.Done():
+			return nil
+		}
+		p.gateway.SetRoutes(plan.Routes(workers.Stamps(), workers.Places()))
+		close(routed)
 		for {
 			select {
 			case <-ctx.Done():

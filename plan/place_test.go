@@ -64,6 +64,8 @@ func TestPlaceExplains(t *testing.T) {
 	}
 	gone := machine("n9", 8, 64*gib)
 	gone.State = bulkhead.NodeUnreachable
+	cordoned, full := machine("n8", 8, 64*gib), machine("n7", 8, 64*gib)
+	cordoned.Cordoned, full.Full = true, true
 	tests := map[string]struct {
 		policy bulkhead.Policy
 		nodes  []bulkhead.Node
@@ -97,6 +99,7 @@ func TestPlaceExplains(t *testing.T) {
 		},
 		"no node at all": {want: "no node is ready (0 known)"},
 		"none ready":     {nodes: []bulkhead.Node{gone}, want: "no node is ready (1 known)"},
+		"none takes any": {nodes: []bulkhead.Node{gone, cordoned, full}, want: "no node takes new stamps (3 known: 1 cordoned, the disk of 1 full)"},
 		"memory short in a region": {
 			nodes: []bulkhead.Node{
 				machine("n1", 8, 64*gib), machine("n2", 8, 64*gib), gone,

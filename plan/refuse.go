@@ -14,6 +14,7 @@ import (
 // not: Place remembers what it says until something is given back.
 func (f *Farm) refuse(q *search) *bulkhead.Error {
 	var ready, match []*place
+	cordoned, full := 0, 0
 	for _, p := range f.nodes {
 		if p == nil {
 			continue
@@ -23,6 +24,14 @@ func (f *Farm) refuse(q *search) *bulkhead.Error {
 			if q.terms.metBy(&p.node) {
 				match = append(match, p)
 			}
+			continue
+		}
+		switch {
+		case p.node.State != bulkhead.NodeReady:
+		case p.node.Cordoned:
+			cordoned++
+		case p.node.Full:
+			full++
 		}
 	}
 	known := len(f.byName)
@@ -31,6 +40,8 @@ func (f *Farm) refuse(q *search) *bulkhead.Error {
 		return bulkhead.Errorf(bulkhead.ErrExhausted, format, args...)
 	}
 	switch {
+	case len(ready) == 0 && cordoned+full > 0:
+		return exhausted("no node takes new stamps (%d known: %d cordoned, the disk of %d full)", known, cordoned, full)
 	case len(ready) == 0:
 		return exhausted("no node is ready (%d known)", known)
 	case len(match) == 0:
