@@ -8,8 +8,8 @@ import (
 )
 
 // wrongFarmInput: one line each, and nothing is changed by it.
-func wrongFarmInput(t *testing.T, servers, nodes []*Machine) {
-	f, s1 := nodes[0].farm, servers[0]
+func wrongFarmInput(t *testing.T, f *trio) {
+	s1 := f.servers[0]
 	stranger := f.Machine("x1", "agent", "--containerd", "private")
 	before := s1.Run("node", "list", "-o", "json") + s1.Run("server", "list", "-o", "json")
 	used := s1.Token("node")
@@ -52,7 +52,7 @@ func wrongFarmInput(t *testing.T, servers, nodes []*Machine) {
 	// A token works once: the second machine is refused.
 	second := f.Machine("x2", "agent", "--containerd", "private")
 	second.Start("--join", used.Join, "--token", used.Token)
-	ready(t, s1, "x2")
+	f.ready("x2")
 	lines("a used token", "was used already, by x2", with(used.Token)...)
 	second.Stop()
 	s1.Run("node", "remove", "x2")

@@ -212,7 +212,7 @@ func TestFarm(t *testing.T) {
 		test func(*testing.T, *trio)
 	}{
 		{"any gateway and any server will do", anyWillDo},
-		{"wrong input", func(t *testing.T, f *trio) { wrongFarmInput(t, f.servers, f.nodes) }},
+		{"wrong input", wrongFarmInput},
 		{"tasks are killed", tasksKilled},
 		{"agents and engines are killed", agentsKilled},
 		{"the leader dies", leaderDies},
