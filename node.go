@@ -38,6 +38,9 @@ type Node struct {
 	Server NodeName  `json:"server,omitempty"` // which server has, or had, its session
 	// Silent is when the node was last heard; zero while its session is open.
 	Silent time.Time `json:"silent,omitzero"`
+	// Spared is when its silence was last put down to something else than its own death:
+	// many were silent at once. Its silence before that does not count towards being lost.
+	Spared time.Time `json:"spared,omitzero"`
 }
 
 // Takes tells whether the node takes new stamps.

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"bulkhead"
-	"bulkhead/keys"
 	"bulkhead/store"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -327,14 +326,16 @@ func silent(node bulkhead.NodeName) error {
 // orders takes an order for a node whose session is here from another server.
 func (n *nodeAPI) orders(w http.ResponseWriter, r *http.Request) {
 	caller, err := n.caller(r)
-	if err == nil && (caller.Role != keys.RoleServer || caller.Expired) {
-		err = bulkhead.Errorf(bulkhead.ErrDenied, "%s %s is not a server", caller.Role, caller.Name)
+	if err == nil {
+		err = n.fellow(caller)
+	}
+	if err != nil {
+		n.refuse(w, r, caller, err)
+		return
 	}
 	var in relayed
-	if err == nil {
-		if err = json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&in); err != nil {
-			err = bulkhead.Errorf(bulkhead.ErrInvalid, "the order cannot be read: %w", err)
-		}
+	if err = json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&in); err != nil {
+		err = bulkhead.Errorf(bulkhead.ErrInvalid, "the order cannot be read: %w", err)
 	}
 	if err == nil && in.Order.Stream == nil {
 		err = bulkhead.Errorf(bulkhead.ErrInvalid, "only requests for streams are passed on")

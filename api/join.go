@@ -219,11 +219,13 @@ func (n *nodeAPI) renew(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = n.member(caller)
 	}
+	if err != nil {
+		n.refuse(w, r, caller, err)
+		return
+	}
 	var in JoinRequest
-	if err == nil {
-		if err = json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&in); err != nil {
-			err = bulkhead.Errorf(bulkhead.ErrInvalid, "the request for a certificate cannot be read: %w", err)
-		}
+	if err = json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&in); err != nil {
+		err = bulkhead.Errorf(bulkhead.ErrInvalid, "the request for a certificate cannot be read: %w", err)
 	}
 	var out JoinAnswer
 	if err == nil {
@@ -262,6 +264,30 @@ func (n *nodeAPI) member(caller keys.Caller) error {
 			WithHint("it was removed, or the state is older than the node: let it join again")
 	}
 	return nil
+}
+
+// fellow checks that a caller is another server of the farm now.
+func (n *nodeAPI) fellow(caller keys.Caller) error {
+	switch {
+	case caller.Role != keys.RoleServer:
+		return bulkhead.Errorf(bulkhead.ErrDenied, "%s %s is not a server", caller.Role, caller.Name)
+	case caller.Expired:
+		return bulkhead.Errorf(bulkhead.ErrDenied, "the certificate of server %s has run out", caller.Name)
+	}
+	if _, ok := n.s.c.Store.View().Servers.Get(caller.Name); !ok {
+		return bulkhead.Errorf(bulkhead.ErrDenied, "this farm knows no such server as %s", caller.Name)
+	}
+	return nil
+}
+
+// refuse answers a caller that may not do what it asks for, and writes down who it was.
+func (n *nodeAPI) refuse(w http.ResponseWriter, r *http.Request, caller keys.Caller, err error) {
+	n.turnedAway(r, caller, err)
+	writeProblem(w, asProblem(err))
+}
+
+func (n *nodeAPI) turnedAway(r *http.Request, caller keys.Caller, err error) {
+	n.s.c.Logger.Warn("turned away", "role", caller.Role, "name", caller.Name, "from", r.RemoteAddr, "method", r.Method, "path", r.URL.Path, "err", err)
 }
 
 // worker is a caller that may have new work: a node of the farm whose certificate

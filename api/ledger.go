@@ -178,7 +178,7 @@ func (n *nodeAPI) enterNode(tx *store.Tx, name bulkhead.NodeName, node bulkhead.
 		node.Region, node.Zone, node.Labels = was.Region, was.Zone, was.Labels
 	}
 	node.Name, node.UID, node.Joined, node.Cordoned = name, was.UID, was.Joined, was.Cordoned
-	node.State, node.Seen, node.Server, node.Silent = bulkhead.NodeReady, now, n.s.c.Name, time.Time{}
+	node.State, node.Seen, node.Server, node.Silent, node.Spared = bulkhead.NodeReady, now, n.s.c.Name, time.Time{}, time.Time{}
 	tx.Nodes.Put(node)
 	if was.State != bulkhead.NodeReady {
 		tx.Event(bulkhead.Event{Time: now, Type: "node.ready", Node: name, Message: fmt.Sprintf("node %s answers", name)})

@@ -260,17 +260,17 @@ func (n *nodeAPI) pull(w http.ResponseWriter, r *http.Request) {
 	caller, err := n.caller(r)
 	if err == nil && caller.Role == keys.RoleNode {
 		caller, err = n.worker(r)
+	} else if err == nil {
+		err = n.fellow(caller)
 	}
 	switch {
-	case err == nil && caller.Expired:
-		err = bulkhead.Errorf(bulkhead.ErrDenied, "the certificate of %s has run out", caller.Name)
 	case err == nil && r.Method != http.MethodGet && r.Method != http.MethodHead:
 		err = bulkhead.Errorf(bulkhead.ErrDenied, "nodes may only pull")
 	case err == nil && n.s.c.Registry == nil:
 		err = bulkhead.Errorf(bulkhead.ErrNotFound, "this server has no registry")
 	}
 	if err != nil {
-		writeProblem(w, asProblem(err))
+		n.refuse(w, r, caller, err)
 		return
 	}
 	n.elsewhere(w, r)
@@ -286,6 +286,7 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if errors.Is(err, errRemoved) { // told as an order, on which the node acts
+		n.turnedAway(r, caller, err)
 		out := &lines{w: w, rc: http.NewResponseController(w)}
 		_ = out.send(bulkhead.NodeOrder{Removed: true})
 		_ = out.rc.SetReadDeadline(time.Now().Add(nodePulse))
@@ -293,8 +294,7 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err != nil {
-		n.s.c.Logger.Warn("node turned away", "node", caller.Name, "from", r.RemoteAddr, "err", err)
-		writeProblem(w, asProblem(err))
+		n.refuse(w, r, caller, err)
 		return
 	}
 	name := caller.Name
@@ -662,7 +662,7 @@ func (n *nodeAPI) dial(ctx context.Context, node bulkhead.NodeName, req bulkhead
 func (n *nodeAPI) stream(w http.ResponseWriter, r *http.Request) {
 	caller, err := n.worker(r)
 	if err != nil {
-		writeProblem(w, asProblem(err))
+		n.refuse(w, r, caller, err)
 		return
 	}
 	name := caller.Name
@@ -673,7 +673,7 @@ func (n *nodeAPI) stream(w http.ResponseWriter, r *http.Request) {
 	}
 	n.mu.Unlock()
 	if wait == nil || wait.node != name {
-		writeProblem(w, asProblem(bulkhead.Errorf(bulkhead.ErrNotFound, "nobody waits for this stream")))
+		n.refuse(w, r, caller, bulkhead.Errorf(bulkhead.ErrNotFound, "nobody waits for this stream"))
 		return
 	}
 	rc := http.NewResponseController(w)

@@ -48,6 +48,11 @@ func stepNodes(tx *store.Tx, view *store.Snapshot, steps []plan.NodeStep, now ti
 			tx.Nodes.Put(n)
 			continue
 		}
+		if step.Spared {
+			n.Spared = now.UTC()
+			tx.Nodes.Put(n)
+			continue
+		}
 		n.State, n.Seen = step.State, now.UTC()
 		tx.Nodes.Put(n)
 		tx.Event(bulkhead.Event{Time: now, Type: "node." + string(step.State), Node: n.Name, Message: fmt.Sprintf("node %s is %s: %s", n.Name, step.State, step.Reason)})

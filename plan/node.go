@@ -23,6 +23,7 @@ type NodeStep struct {
 	Node   bulkhead.NodeName
 	State  bulkhead.NodeState // its new state; empty: as it is
 	Silent bool               // its server is gone: the silence begins now
+	Spared bool               // up to now its silence does not count towards being lost
 	Reason string
 }
 
@@ -76,13 +77,28 @@ func Nodes(nodes []bulkhead.Node, present func(bulkhead.NodeName) bool, s Silenc
 		case n.State == bulkhead.NodeReady:
 			wake(n.Silent.Add(s.Lease))
 		case n.State == bulkhead.NodeUnreachable && frozen[n.Region]:
-		case n.State == bulkhead.NodeUnreachable && quiet >= s.LostAfter:
+			// When the others answer again, this one gets its time, too: they do not come
+			// back at the same moment. A step now and then does.
+			if due := doubted(n).Add(s.LostAfter / 2); now.Before(due) {
+				wake(due)
+			} else {
+				p.Steps = append(p.Steps, NodeStep{Node: n.Name, Spared: true, Reason: "many nodes are silent at once"})
+			}
+		case n.State == bulkhead.NodeUnreachable && now.Sub(doubted(n)) >= s.LostAfter:
 			p.Steps = append(p.Steps, NodeStep{Node: n.Name, State: bulkhead.NodeLost, Reason: fmt.Sprintf("silent for %s: its stamps without data go elsewhere", quiet.Round(time.Second))})
 		case n.State == bulkhead.NodeUnreachable:
-			wake(n.Silent.Add(s.LostAfter))
+			wake(doubted(n).Add(s.LostAfter))
 		}
 	}
 	return p
+}
+
+// doubted is since when a node's silence counts towards its being lost.
+func doubted(n bulkhead.Node) time.Time {
+	if n.Spared.After(n.Silent) {
+		return n.Spared
+	}
+	return n.Silent
 }
 
 // massSilence is the silent nodes of each region in which there are too many to
