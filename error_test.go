@@ -11,7 +11,10 @@ import (
 func TestParseStampName(t *testing.T) {
 	for in, want := range map[string]string{
 		"acme": "acme", " Acme ": "acme", "a": "a", "a-1": "a-1", strings.Repeat("a", 40): strings.Repeat("a", 40),
-		"": "", "-a": "", "a-": "", "a.b": "", "a_b": "", "ä": "", "../x": "", "localhost": "", strings.Repeat("a", 41): "",
+		"": "", "-a": "", "a-": "", "a.b": "", "a_b": "", "ä": "", "../x": "", "localhost": "",
+		// Look-alikes: one and the same, or no name.
+		"ACME": "acme", "acme\n": "acme", "\u00a0acme": "acme", "\u212aiosk": "kiosk", // the Kelvin sign
+		"\u0430cme": "", "acm\u0435": "", "\uff41cme": "", "ac\u200bme": "", "acme\u0301": "", "acme.": "", "xn--cme-7cd": "", "a--b": "a--b", "ac--me": "", strings.Repeat("a", 41): "",
 	} {
 		got, err := ParseStampName(in)
 		if want == "" {

@@ -77,6 +77,10 @@ func parseLabel(kind, s string, most int) (string, error) {
 		return "", Errorf(ErrInvalid, "%s name %q is %d bytes long: at most %d", kind, n, len(n), most)
 	case !labelPattern.MatchString(n):
 		return "", Errorf(ErrInvalid, "%s name %q is not a DNS label: use a-z, 0-9 and inner hyphens", kind, n)
+	case len(n) > 3 && n[2:4] == "--":
+		// Browsers show such a label as other letters, which may look like another's name
+		// (RFC 5890, section 2.3.1).
+		return "", Errorf(ErrInvalid, "%s name %q has hyphens in its third and fourth place, which stand for an encoding", kind, n)
 	}
 	return n, nil
 }

@@ -403,6 +403,7 @@ func TestRacingCreates(t *testing.T) {
 		var others []error
 		var mu sync.Mutex // guards what was counted
 		var all sync.WaitGroup
+		names := []string{"pole", "Pole", "POLE", " pole ", "pOLE"} // one and the same
 		for i := range 1000 {
 			all.Go(func() {
 				<-start
@@ -410,7 +411,7 @@ func TestRacingCreates(t *testing.T) {
 				if i%2 == 0 {
 					colour = []byte(`"blue"`)
 				}
-				_, err := client.CreateStamp(t.Context(), api.StampSpec{Name: "pole", Product: "raced", Settings: map[string]json.RawMessage{"COLOUR": colour}}, false, false)
+				_, err := client.CreateStamp(t.Context(), api.StampSpec{Name: names[i%len(names)], Product: "raced", Settings: map[string]json.RawMessage{"COLOUR": colour}}, false, false)
 				mu.Lock()
 				defer mu.Unlock()
 				switch {
@@ -427,6 +428,11 @@ func TestRacingCreates(t *testing.T) {
 		all.Wait()
 		if won != 1 || lost != 999 {
 			t.Errorf("%d won, %d lost, %d failed otherwise: %v", won, lost, len(others), errors.Join(others[:min(3, len(others))]...))
+		}
+		for _, name := range []string{"p\u043ele", "pol\u0435", "\uff50ole", "po\u200ble", "pole.", "xn--ple-bta"} {
+			if _, err := client.CreateStamp(t.Context(), api.StampSpec{Name: name, Product: "raced"}, false, false); !errors.Is(err, bulkhead.ErrInvalid) {
+				t.Errorf("look-alike %q: %v", name, err)
+			}
 		}
 		n.Until(10*time.Second, "the winner runs", func() error { _, err := n.Get("pole", "/"); return err })
 		if s := n.show("pole"); s.Generation != 1 {
