@@ -25,6 +25,9 @@ type Node struct {
 	Inner bool `json:"inner,omitempty"`
 	// Full: its disk has hardly any room left. It keeps its stamps and gets no new ones.
 	Full bool `json:"full,omitempty"`
+	// Aside is data on it that no stamp of its uses, the latest first, and of more than
+	// MostAside the latest.
+	Aside []Aside `json:"aside,omitempty"`
 
 	// UID tells this membership from that of another machine that had the name
 	// before. Its certificate carries it. Set when the node joins.
@@ -42,6 +45,18 @@ type Node struct {
 	// many were silent at once. Its silence before that does not count towards being lost.
 	Spared time.Time `json:"spared,omitzero"`
 }
+
+// Aside is data of a stamp that was deleted, or that went to another node: also of one
+// that came back with the node and is another's by now. Nothing uses it.
+type Aside struct {
+	Stamp StampName `json:"stamp"`
+	UID   string    `json:"uid"`
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"` // then it is destroyed
+}
+
+// MostAside bounds Node.Aside.
+const MostAside = 50
 
 // Takes tells whether the node takes new stamps.
 func (n Node) Takes() bool { return n.State == NodeReady && !n.Cordoned && !n.Full }

@@ -172,14 +172,15 @@ func (a *Agent) session(ctx context.Context) error {
 	}
 }
 
-// lookEvery is how often a node looks whether it takes new stamps.
+// lookEvery is how often a node looks at its disk.
 const lookEvery = 5 * time.Second
 
-// sendNode tells when the node has become full, or is not any more.
+// sendNode tells when the node has become full, or is not any more, and what data is set
+// aside on it.
 func (a *Agent) sendNode(ctx context.Context, s Session, was bulkhead.Node) error {
 	for wait(ctx, lookEvery) == nil {
 		now := a.c.Node()
-		if now.Full == was.Full {
+		if now.Full == was.Full && slices.Equal(now.Aside, was.Aside) {
 			continue
 		}
 		if err := s.Send(bulkhead.NodeReport{Node: &now}); err != nil {

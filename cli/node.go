@@ -81,6 +81,9 @@ func (c *command) nodeShow() *cobra.Command {
 						c.say("%-10s%s", line[0], line[1])
 					}
 				}
+				for _, a := range n.Aside {
+					c.say("%-10sdata of %s (%s), since %s, kept until %s", "aside", a.Stamp, a.UID, a.Since.Format("2006-01-02 15:04"), a.Until.Format("2006-01-02"))
+				}
 			})
 		},
 	}

@@ -143,6 +143,10 @@ func (p *process) openAgent(ctx context.Context) error {
 			n := hostNode(c.Node, c.Data, c.Version, engineVersion, joined)
 			n.Region, n.Zone, n.Labels = c.Region, c.Zone, c.Labels
 			n.Capacity.Extras, n.Inner = c.Extras, c.Inner
+			aside, err := volumes.Aside()
+			if n.Aside = aside; err != nil {
+				c.Log.Error("look for data that is set aside", "err", err)
+			}
 			if c.Advertise != "" {
 				n.Gateway = c.advertised(p.listeners["hop"].Addr().String())
 			}

@@ -317,6 +317,21 @@ func (s *Store) Kept(ctx context.Context) ([]Kept, error) {
 	return all, nil
 }
 
+// Aside is Kept without sizes, which take time, as the servers hear of it: the latest
+// first, at most bulkhead.MostAside.
+func (s *Store) Aside() ([]bulkhead.Aside, error) {
+	all, err := s.find("")
+	if err != nil {
+		return nil, fmt.Errorf("list kept data: %w", err)
+	}
+	slices.SortFunc(all, func(a, b Kept) int { return b.Deleted.Compare(a.Deleted) })
+	var out []bulkhead.Aside
+	for _, k := range all[:min(len(all), bulkhead.MostAside)] {
+		out = append(out, bulkhead.Aside{Stamp: k.Name, UID: k.UID, Since: k.Deleted, Until: k.Until()})
+	}
+	return out, nil
+}
+
 // Usage is how many bytes on disk the stamp's data takes, at most a minute old.
 // Of more than a million files it is a lower bound. A stamp without data has 0.
 func (s *Store) Usage(ctx context.Context, stamp bulkhead.StampRef) (int64, error) {

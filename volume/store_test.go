@@ -180,6 +180,9 @@ func TestDeleteAndRestore(t *testing.T) {
 	if len(kept) != 1 || kept[0].Name != "acme" || kept[0].UID != "u1" || time.Since(kept[0].Deleted) > time.Minute || kept[0].Bytes < 4096 {
 		t.Fatalf("kept is %+v", kept)
 	}
+	if aside, err := s.Aside(); err != nil || len(aside) != 1 || aside[0].Stamp != "acme" || aside[0].UID != "u1" || aside[0].Since != kept[0].Deleted || aside[0].Until != kept[0].Until() {
+		t.Fatalf("aside is %+v, %v", aside, err)
+	}
 	_, _, err = s.Create(acme, "data") // would stand in the way of Restore
 	wantKind(t, err, bulkhead.ErrConflict)
 	other := bulkhead.StampRef{Name: "acme", UID: "u2"}
