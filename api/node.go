@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"bulkhead"
@@ -227,7 +226,6 @@ type nodeSession struct {
 	inbox  *inbox                  // what has changed for the node
 	orders chan bulkhead.NodeOrder // stream requests
 	done   <-chan struct{}
-	heard  atomic.Int64 // when the node was last heard, as nanoseconds of Unix time
 
 	// What follows is of the goroutine that sends the orders. told is what the node
 	// has, as far as it was told.
@@ -297,8 +295,33 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 		n.refuse(w, r, caller, err)
 		return
 	}
+	conn := newLineConn(w, r.Body, n.s.c.Now)
+	if conn.write(nil) != nil { // the head, so that the node knows that it is let in
+		return
+	}
+	var pulse sync.WaitGroup // ends before w is given back
+	pulse.Go(conn.pulse)
+	n.serve(r.Context(), caller, conn)
+	pulse.Wait()
+}
+
+// ServeNode runs the session of a node over conn until it ends. Who the node is, the
+// caller has found out; whether it may is for the state to say.
+func (s *Server) ServeNode(ctx context.Context, caller keys.Caller, conn NodeConn) error {
+	err := s.nodes.member(caller)
+	if errors.Is(err, errRemoved) {
+		_ = conn.Send(bulkhead.NodeOrder{Removed: true})
+	}
+	if err == nil {
+		s.nodes.serve(ctx, caller, conn)
+	}
+	return err
+}
+
+// serve runs the session of a node that was let in, and closes conn.
+func (n *nodeAPI) serve(ctx context.Context, caller keys.Caller, conn NodeConn) {
 	name := caller.Name
-	ctx, cancel := context.WithCancelCause(r.Context())
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(n.s.ctx, func() { cancel(errShutdown) })
 	defer stop()
@@ -309,37 +332,31 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 		node: name, uid: caller.UID, cancel: cancel, done: ctx.Done(), inbox: newInbox(),
 		orders: make(chan bulkhead.NodeOrder, 16), told: map[bulkhead.StampName]bulkhead.StampRef{},
 	}
-	session.heard.Store(n.s.c.Now().UnixNano())
 	if old := n.dispatch.open(session); old != nil {
 		old.cancel(errReplaced)
 	}
-	rc := http.NewResponseController(w)
-	cancel(n.converse(ctx, session, &lines{w: w, rc: rc}, r.Body, rc))
+	cancel(n.converse(ctx, session, conn))
 	cause := context.Cause(ctx)
 	current := n.dispatch.close(session)
 	n.s.c.Logger.Info("node session ended", "node", name, "cause", cause)
 	if current && !errors.Is(cause, errShutdown) {
-		n.silent(name, caller.UID, time.Unix(0, session.heard.Load()))
+		n.silent(name, caller.UID, conn.Heard())
 	}
 }
 
 // converse runs a session: the node introduces itself, and then orders and reports
 // pass each other.
-func (n *nodeAPI) converse(ctx context.Context, session *nodeSession, out *lines, body io.Reader, rc *http.ResponseController) error {
+func (n *nodeAPI) converse(ctx context.Context, session *nodeSession, conn NodeConn) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	var wg sync.WaitGroup // of what must end before w is given back
+	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
 	wg.Go(func() {
 		<-ctx.Done()
-		_ = rc.SetReadDeadline(time.Now()) // nobody waits for the node any more
+		conn.Close() // nobody waits for the node any more
 	})
-	if err := out.write(nil); err != nil {
-		return err
-	}
-	dec := json.NewDecoder(&deadlineReader{ctx: ctx, r: body, rc: rc, heard: func() { session.heard.Store(n.s.c.Now().UnixNano()) }})
-	var hello bulkhead.NodeReport
-	if err := dec.Decode(&hello); err != nil {
+	hello, err := conn.Receive()
+	if err != nil {
 		return err
 	}
 	if hello.Node == nil {
@@ -348,23 +365,8 @@ func (n *nodeAPI) converse(ctx context.Context, session *nodeSession, out *lines
 	if err := n.ledger.record(ctx, entry{node: session.node, uid: session.uid, reports: []bulkhead.NodeReport{hello}}); err != nil {
 		return err
 	}
-	wg.Go(func() { cancel(n.receive(ctx, session, dec)) })
-	wg.Go(func() {
-		t := time.NewTicker(nodePulse)
-		defer t.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-t.C:
-				if err := out.write([]byte{'\n'}); err != nil {
-					cancel(err)
-					return
-				}
-			}
-		}
-	})
-	cancel(n.assign(ctx, session, hello, out))
+	wg.Go(func() { cancel(n.receive(ctx, session, conn)) })
+	cancel(n.assign(ctx, session, hello, conn))
 	return context.Cause(ctx)
 }
 
@@ -376,7 +378,7 @@ var errShutdown = errors.New("the server stops")
 
 // assign sends a node everything that is its own, and then what changes. The
 // other end is agent.session.
-func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, hello bulkhead.NodeReport, out *lines) error {
+func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, hello bulkhead.NodeReport, conn NodeConn) error {
 	n.holds(session, hello.Holds)
 	news := n.dispatch.news(hello.Node.Inner)
 	news.join(session)
@@ -386,11 +388,11 @@ func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, hello bulkhe
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case o := <-session.orders:
-			if err := out.send(o); err != nil {
+			if err := conn.Send(o); err != nil {
 				return err
 			}
 		case <-session.inbox.wake:
-			if err := n.tell(ctx, session, session.inbox.take(), news, out); err != nil {
+			if err := n.tell(ctx, session, session.inbox.take(), news, conn); err != nil {
 				return err
 			}
 		}
@@ -398,20 +400,20 @@ func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, hello bulkhe
 }
 
 // tell tells the node what was in its session's inbox.
-func (n *nodeAPI) tell(ctx context.Context, session *nodeSession, p pending, news *broadcast, out *lines) error {
-	if err := n.tellStamps(session, p, out); err != nil {
+func (n *nodeAPI) tell(ctx context.Context, session *nodeSession, p pending, news *broadcast, conn NodeConn) error {
+	if err := n.tellStamps(session, p, conn); err != nil {
 		return err
 	}
-	if err := n.tellNews(session, p, news, out); err != nil {
+	if err := n.tellNews(session, p, news, conn); err != nil {
 		return err
 	}
 	if p.everything && !session.kept { // else the node would take that for another's, and end it
-		if err := out.send(bulkhead.NodeOrder{Synced: true}); err != nil {
+		if err := conn.Send(bulkhead.NodeOrder{Synced: true}); err != nil {
 			return err
 		}
 	}
 	if p.node {
-		return n.still(ctx, session, out)
+		return n.still(ctx, session, conn)
 	}
 	return nil
 }
@@ -429,7 +431,7 @@ func (n *nodeAPI) holds(session *nodeSession, holds []bulkhead.StampRef) {
 }
 
 // tellStamps tells the node of those of its own stamps that have changed.
-func (n *nodeAPI) tellStamps(session *nodeSession, p pending, out *lines) error {
+func (n *nodeAPI) tellStamps(session *nodeSession, p pending, conn NodeConn) error {
 	names := maps.Keys(p.stamps)
 	if p.everything {
 		session.kept = false
@@ -440,7 +442,7 @@ func (n *nodeAPI) tellStamps(session *nodeSession, p pending, out *lines) error 
 		names = maps.Keys(all)
 	}
 	for name := range names {
-		if err := n.tellStamp(session, name, out); err != nil {
+		if err := n.tellStamp(session, name, conn); err != nil {
 			return err
 		}
 	}
@@ -448,7 +450,7 @@ func (n *nodeAPI) tellStamps(session *nodeSession, p pending, out *lines) error 
 }
 
 // tellStamp tells the node what became of a stamp.
-func (n *nodeAPI) tellStamp(session *nodeSession, name bulkhead.StampName, out *lines) error {
+func (n *nodeAPI) tellStamp(session *nodeSession, name bulkhead.StampName, conn NodeConn) error {
 	n.dispatch.hold(session, name) // first: see dispatcher
 	defer func() {
 		if _, told := session.told[name]; !told {
@@ -462,7 +464,7 @@ func (n *nodeAPI) tellStamp(session *nodeSession, name bulkhead.StampName, out *
 			was.Epoch = max(was.Epoch, stamp.Epoch) // under which another node has it
 		}
 		delete(session.told, name)
-		if err := out.send(bulkhead.NodeOrder{Forget: &was}); err != nil {
+		if err := conn.Send(bulkhead.NodeOrder{Forget: &was}); err != nil {
 			return err
 		}
 	}
@@ -476,23 +478,19 @@ func (n *nodeAPI) tellStamp(session *nodeSession, name bulkhead.StampName, out *
 		return nil
 	}
 	session.told[name] = bulkhead.StampRef{Name: name, UID: stamp.UID, Epoch: stamp.Epoch}
-	return out.send(bulkhead.NodeOrder{Assign: &a})
+	return conn.Send(bulkhead.NodeOrder{Assign: &a})
 }
 
 // tellNews tells the node of the rest of the farm.
-func (n *nodeAPI) tellNews(session *nodeSession, p pending, b *broadcast, out *lines) error {
+func (n *nodeAPI) tellNews(session *nodeSession, p pending, b *broadcast, conn NodeConn) error {
 	for _, news := range b.take(session) {
-		line, err := news.line()
-		if err == nil {
-			err = out.write(line)
-		}
-		if err != nil {
+		if err := tellMany(conn, news); err != nil {
 			return err
 		}
 	}
 	if servers := n.s.nodeAPIs(); p.servers && len(servers) > 0 && !slices.Equal(servers, session.named) {
 		session.named = servers
-		return out.send(bulkhead.NodeOrder{Servers: servers})
+		return conn.Send(bulkhead.NodeOrder{Servers: servers})
 	}
 	return nil
 }
@@ -500,7 +498,7 @@ func (n *nodeAPI) tellNews(session *nodeSession, p pending, b *broadcast, out *l
 // still ends the session of a node that is no longer of the farm, and sets the
 // record right of one that passes for silent while it speaks: the servers were cut
 // off from each other, not the node.
-func (n *nodeAPI) still(ctx context.Context, session *nodeSession, out *lines) error {
+func (n *nodeAPI) still(ctx context.Context, session *nodeSession, conn NodeConn) error {
 	view := n.s.c.Store.View()
 	if node, ok := view.Nodes.Get(session.node); ok && node.UID == session.uid {
 		if node.Server != n.s.c.Name || node.Silent.IsZero() && node.State == bulkhead.NodeReady {
@@ -509,7 +507,7 @@ func (n *nodeAPI) still(ctx context.Context, session *nodeSession, out *lines) e
 		return n.ledger.record(ctx, entry{node: session.node, uid: session.uid, reports: []bulkhead.NodeReport{{Node: &node}}})
 	}
 	if _, ok := view.Removed.Get(session.uid); ok {
-		_ = out.send(bulkhead.NodeOrder{Removed: true}) // it hears it again when it calls
+		_ = conn.Send(bulkhead.NodeOrder{Removed: true}) // it hears it again when it calls
 	}
 	return errRemoved
 }
@@ -528,38 +526,17 @@ func (n *nodeAPI) assignment(stamp bulkhead.Stamp) (bulkhead.Assignment, error) 
 }
 
 // receive has recorded what a node reports, until the session ends.
-func (n *nodeAPI) receive(ctx context.Context, session *nodeSession, dec *json.Decoder) error {
+func (n *nodeAPI) receive(ctx context.Context, session *nodeSession, conn NodeConn) error {
 	box := newPostbox(n.ledger, session)
 	for {
-		var r bulkhead.NodeReport
-		if err := dec.Decode(&r); err != nil {
+		r, err := conn.Receive()
+		if err != nil {
 			return err
 		}
 		if err := box.add(ctx, r); err != nil {
 			return err
 		}
 	}
-}
-
-// deadlineReader gives every read nodeSilence. Who ends ctx and then sets a
-// deadline in the past ends the reading, whatever it is about to do.
-type deadlineReader struct {
-	ctx   context.Context
-	r     io.Reader
-	rc    *http.ResponseController
-	heard func()
-}
-
-func (d *deadlineReader) Read(p []byte) (int, error) {
-	_ = d.rc.SetReadDeadline(time.Now().Add(nodeSilence))
-	if d.ctx.Err() != nil {
-		return 0, context.Cause(d.ctx)
-	}
-	n, err := d.r.Read(p)
-	if n > 0 {
-		d.heard()
-	}
-	return n, err
 }
 
 func same(a, b any) bool {
