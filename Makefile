@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 0
 export GOFLAGS ?= -trimpath
 
 .DEFAULT_GOAL := help
-.PHONY: help up shop down build test check race golden fuzz guest bench bench-gateway bench-placement deps deps-test clean
+.PHONY: help up shop down build test check race golden fuzz guest bench bench-gateway bench-placement bench-sim deps deps-test clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,11 @@ guest: ## the whole-system tests in a virtual machine with cgroup v2 (minutes)
 
 bench-gateway: ## the gateway beside a bare reverse proxy, nginx, HAProxy and Traefik
 	go run ./bench/gateway
+
+NODES ?= 5000
+STAMPS ?= 20000
+bench-sim: build ## a server with NODES (5000) simulated nodes and STAMPS (20000) stamps, killed and started again
+	$(BIN) sim --nodes $(NODES) --stamps $(STAMPS) --outage 15s
 
 TRACE ?=
 bench-placement: ## decisions and placements a second; TRACE=FOLDER plays a trace, too

@@ -33,7 +33,8 @@ var rooms = map[string][]string{
 	"imagebuild":        {},
 	"imagebuild/static": {"imagebuild"},
 	"api":               {"store", "auth", "compose", "keys"},
-	"cli":               {"api", "compose", "images"},
+	"sim":               {"agent", "api", "imagebuild", "keys"},
+	"cli":               {"api", "compose", "images", "sim"},
 	"daemon": {
 		"agent", "api", "auth", "containerd", "controller", "gateway", "images", "keys", "logs",
 		"network", "plan", "registry", "store", "volume",

@@ -212,7 +212,7 @@ func (s *Server) cordonNode(ctx context.Context, text string, cordoned bool) (No
 	if err != nil {
 		return NodeView{}, err
 	}
-	return s.showNode(node), nil
+	return showNode(s.c.Store.View(), node), nil
 }
 
 func noNode(name bulkhead.NodeName) error {

@@ -350,6 +350,9 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return c.call(ctx, http.MethodDelete, "/v1/tokens/"+id, nil, nil, nil)
 }
 
+// mostStale is how many tokens that ran out long ago go when one is made.
+const mostStale = 100
+
 func (s *Server) createToken(ctx context.Context, spec TokenSpec) (TokenView, error) {
 	if s.c.Authority == nil {
 		return TokenView{}, bulkhead.Errorf(bulkhead.ErrConflict, "this server takes no machines in")
@@ -364,11 +367,15 @@ func (s *Server) createToken(ctx context.Context, spec TokenSpec) (TokenView, er
 	}
 	token, now := s.c.Authority.NewJoinToken(keys.Role(spec.Role)), s.c.Now().UTC()
 	record := bulkhead.JoinToken{ID: token.ID, Role: spec.Role, Hash: token.Hash(), Created: now, By: actor(ctx), Expires: now.Add(valid)}
+	var stale []string // nobody asks about them any more
+	for old := range s.c.Store.View().JoinTokens.All() {
+		if now.Sub(old.Expires) > 24*time.Hour && len(stale) < mostStale {
+			stale = append(stale, old.ID)
+		}
+	}
 	err = s.c.Store.Update(ctx, func(tx *store.Tx) error {
-		for old := range tx.JoinTokens.All() {
-			if now.Sub(old.Expires) > 24*time.Hour { // nobody asks about it any more
-				tx.JoinTokens.Delete(old.ID)
-			}
+		for _, id := range stale {
+			tx.JoinTokens.Delete(id)
 		}
 		tx.JoinTokens.Put(record)
 		tx.Event(bulkhead.Event{Time: now, Type: "token.created", Actor: record.By, Message: fmt.Sprintf("token %s for a %s, valid until %s", record.ID, record.Role, record.Expires.Format("15:04:05Z"))})

@@ -4,8 +4,10 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"bulkhead"
+	"bulkhead/store"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -120,9 +122,9 @@ func (s *Server) registerNodes(hapi huma.API) {
 	register(s, hapi, operation{
 		method: http.MethodGet, path: "/v1/nodes", id: "list-nodes", tag: "Nodes", summary: "List nodes",
 	}, func(context.Context, *struct{}) (*answer[[]NodeView], error) {
-		out := []NodeView{}
-		for n := range s.c.Store.View().Nodes.All() {
-			out = append(out, s.showNode(n))
+		out, view := []NodeView{}, s.c.Store.View()
+		for n := range view.Nodes.All() {
+			out = append(out, showNode(view, n))
 		}
 		return &answer[[]NodeView]{out}, nil
 	})
@@ -136,20 +138,15 @@ func (s *Server) registerNodes(hapi huma.API) {
 		if err != nil {
 			return nil, err
 		}
-		n, ok := s.c.Store.View().Nodes.Get(name)
+		view := s.c.Store.View()
+		n, ok := view.Nodes.Get(name)
 		if !ok {
 			return nil, bulkhead.Errorf(bulkhead.ErrNotFound, "node %s does not exist", name).WithHint("bulkhead node list")
 		}
-		return &answer[NodeView]{s.showNode(n)}, nil
+		return &answer[NodeView]{showNode(view, n)}, nil
 	})
 }
 
-func (s *Server) showNode(n bulkhead.Node) NodeView {
-	out := NodeView{Node: n, Stamps: []bulkhead.StampName{}}
-	for st := range s.c.Store.View().Stamps.All() {
-		if st.Node == n.Name {
-			out.Stamps = append(out.Stamps, st.Name)
-		}
-	}
-	return out
+func showNode(view *store.Snapshot, n bulkhead.Node) NodeView {
+	return NodeView{Node: n, Stamps: slices.AppendSeq([]bulkhead.StampName{}, view.Stamps.On(n.Name))}
 }

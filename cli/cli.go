@@ -124,7 +124,7 @@ environment over the file.`,
 	}
 	add("product", c.releaseCommand(), c.stampCommand(), c.applyCommand(), c.exportCommand())
 	add("watch", c.statusCommand(), c.eventsCommand())
-	add("farm", c.nodeCommand(), c.tokenCommand(), c.planCommand(), c.snapshotCommand())
+	add("farm", c.nodeCommand(), c.tokenCommand(), c.planCommand(), c.snapshotCommand(), c.simCommand())
 	add("machine", c.upCommand(), c.downCommand(), c.serverCommand(), c.agentCommand(), c.doctorCommand(), c.versionCommand())
 	root.AddCommand(exitCodesTopic())
 	family(root)

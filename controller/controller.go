@@ -58,6 +58,9 @@ func (c *Controller) Run(ctx context.Context) error {
 const (
 	// retry is the pause after a step that could not be written.
 	retry = time.Second
+	// lookPause is how long changes of nodes are gathered before all are looked at: what
+	// follows from silence takes seconds, and thousands may come back at once.
+	lookPause = 100 * time.Millisecond
 	// mostSteps is how many steps are written in one transaction; each writes a stamp
 	// and an event, and one that preempts writes more.
 	mostSteps = 250
@@ -168,7 +171,9 @@ func (r *reign) next(ctx context.Context, changes <-chan []store.Change) bool {
 func (r *reign) note(change store.Change) {
 	view := r.c.Store.View()
 	if change.Everything() || change.Table == store.Nodes || change.Table == store.Present {
-		r.look = time.Time{}
+		if soon := r.c.Now().Add(lookPause); r.look.After(soon) {
+			r.look = soon
+		}
 	}
 	switch {
 	case change.Everything() || change.Table == store.Policies:
