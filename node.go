@@ -34,6 +34,9 @@ type Node struct {
 	UID string `json:"uid,omitempty"`
 	// Cordoned by an operator: it keeps its stamps and gets no new ones.
 	Cordoned bool `json:"cordoned,omitempty"`
+	// Draining: an operator wants it empty. It gets no new stamps, and its stamps move
+	// elsewhere one after the other.
+	Draining bool `json:"draining,omitempty"`
 
 	// Set by the servers.
 	State  NodeState `json:"state"`
@@ -59,7 +62,9 @@ type Aside struct {
 const MostAside = 50
 
 // Takes tells whether the node takes new stamps.
-func (n Node) Takes() bool { return n.State == NodeReady && !n.Cordoned && !n.Full }
+func (n Node) Takes() bool {
+	return n.State == NodeReady && !n.Cordoned && !n.Draining && !n.Full
+}
 
 // NodeState is how the servers see a node.
 type NodeState string

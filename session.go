@@ -9,6 +9,8 @@ type NodeOrder struct {
 	Synced bool           `json:"synced,omitempty"`
 	Stream *StreamRequest `json:"stream,omitempty"` // dial back with a stream
 
+	Fetch   *Fetch    `json:"fetch,omitempty"`   // copy a stamp that is to come to the node; those before Synced are all
+	Unfetch string    `json:"unfetch,omitempty"` // the move of that ID is over; the stamp did not come
 	Farm    *FarmNews `json:"farm,omitempty"`    // for the node's gateway
 	Servers []string  `json:"servers,omitempty"` // all node APIs, HOST:PORT
 	// Removed: the node is no longer of the farm. It ends what it runs, keeps the
@@ -57,6 +59,8 @@ type NodeReport struct {
 	Holds  []StampRef   `json:"holds,omitempty"`
 	Status *StampStatus `json:"status,omitempty"`
 	Event  *Event       `json:"event,omitempty"`
+	// Arrival answers a Fetch.
+	Arrival *Arrival `json:"arrival,omitempty"`
 }
 
 // StreamRequest asks a node to open a stream for a user: log lines or a command

@@ -49,8 +49,8 @@ type Stamp struct {
 
 	// Set by the controller.
 	Node NodeName `json:"node,omitempty"`
-	// Epoch fences writers: it grows with every grant of the stamp to a node,
-	// and whoever acts under an older one is refused.
+	// Epoch fences writers: it grows with every grant of the stamp to a node, and when
+	// a grant is taken back; whoever acts under an older one is refused.
 	Epoch     int64  `json:"epoch,omitempty"`
 	Placement string `json:"placement,omitempty"` // why that node, or why none
 	// Units are the stamp's shares of its node's extras, by name.
@@ -58,6 +58,14 @@ type Stamp struct {
 	// Preempted says who took the stamp's room and why; while it is set the stamp is
 	// stopped where it is, and keeps its data.
 	Preempted string `json:"preempted,omitempty"`
+	// Transfer is the move that is under way; nil: none. The API begins one for a user
+	// and marks it cancelled by taking it away; every other step is the controller's.
+	Transfer *Transfer `json:"transfer,omitempty"`
+	// Transferred is how the last one ended; nil: there was none.
+	Transferred *Transferred `json:"transferred,omitempty"`
+	// Copy is the ID of the move that brought the stamp's data to Node: that copy is
+	// what it runs on, and no other. Empty: its data was made there.
+	Copy string `json:"copy,omitempty"`
 }
 
 // Addressed are the host names that lead to the stamp: its main one, and those

@@ -173,7 +173,7 @@ func checkSum(last backupRow, sum hash.Hash, rows int) error {
 func restorable(row backupRow) (backupRow, bool) {
 	table, _, ok := splitKey(row.Key)
 	switch {
-	case !ok || table == Servers || table == JoinTokens || table == Alarms || table == Present:
+	case !ok || table == Servers || table == JoinTokens || table == Alarms || table == Present || table == Arrivals:
 		return row, false
 	case table != Stamps:
 		return row, true
@@ -184,6 +184,7 @@ func restorable(row backupRow) (backupRow, bool) {
 		return row, true
 	}
 	s.Epoch += epochLead
+	s.Transfer = nil // it has long ended one way or the other
 	if b, err := json.Marshal(s); err == nil {
 		row.Value = b
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +37,8 @@ type Snapshot struct {
 	Present Table[bulkhead.NodeName, Presence]
 	// Policies has at most one, under PlacementPolicy.
 	Policies Table[string, bulkhead.Policy]
+	// Arrivals are what nodes report of stamps that are to come to them.
+	Arrivals Table[bulkhead.StampName, bulkhead.Arrival]
 }
 
 // PlacementPolicy is the key of the farm's policy of placement.
@@ -95,6 +98,7 @@ const (
 	Alarms     TableName = "alarms"
 	Present    TableName = "present"
 	Policies   TableName = "policies"
+	Arrivals   TableName = "arrivals"
 )
 
 // root is where all objects are: root/TABLE/KEY. The v1 is the format of the
@@ -153,6 +157,8 @@ func (s *Snapshot) table(name TableName) rows {
 		return &s.Present
 	case Policies:
 		return &s.Policies
+	case Arrivals:
+		return &s.Arrivals
 	default:
 		return nil
 	}
@@ -218,7 +224,8 @@ type StampTable struct {
 	parts  *parts                   // of the one goroutine that feeds the mirror
 }
 
-// On yields the stamps of a node by name, at the price of those alone.
+// On yields the stamps of a node and those that move to it, by name, at the price of
+// those alone.
 func (t StampTable) On(node bulkhead.NodeName) iter.Seq[bulkhead.StampName] {
 	return func(yield func(bulkhead.StampName) bool) {
 		prefix := string(node) + "/"
@@ -238,15 +245,17 @@ func (t *StampTable) set(key string, value []byte, revision int64) error {
 	if err := t.parts.decode(value, &r.value); err != nil {
 		return fmt.Errorf("decode stamp %q: %w", key, err)
 	}
-	var was bulkhead.NodeName
+	var was []bulkhead.NodeName
 	if old, ok := t.rows.get(key); ok {
-		was = old.value.Node
+		was = old.value.Nodes()
 	}
 	t.rows = t.rows.put(key, r)
-	if is := r.value.Node; is != was {
+	if is := r.value.Nodes(); !slices.Equal(is, was) {
 		t.leave(was, key)
-		if is != "" {
-			t.byNode = t.byNode.put(string(is)+"/"+key, r.value.Name)
+		for _, node := range is {
+			if node != "" {
+				t.byNode = t.byNode.put(string(node)+"/"+key, r.value.Name)
+			}
 		}
 	}
 	return nil
@@ -254,12 +263,14 @@ func (t *StampTable) set(key string, value []byte, revision int64) error {
 
 func (t *StampTable) drop(key string) {
 	was, _ := t.Get(bulkhead.StampName(key))
-	t.leave(was.Node, key)
+	t.leave(was.Nodes(), key)
 	t.Table.drop(key)
 }
 
-func (t *StampTable) leave(node bulkhead.NodeName, key string) {
-	if node != "" {
-		t.byNode = t.byNode.drop(string(node) + "/" + key)
+func (t *StampTable) leave(nodes []bulkhead.NodeName, key string) {
+	for _, node := range nodes {
+		if node != "" {
+			t.byNode = t.byNode.drop(string(node) + "/" + key)
+		}
 	}
 }

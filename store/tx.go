@@ -39,6 +39,7 @@ type Tx struct {
 	Removed    TxTable[string, bulkhead.Removed]
 	Alarms     TxTable[string, bulkhead.Alarm]
 	Policies   TxTable[string, bulkhead.Policy]
+	Arrivals   TxTable[bulkhead.StampName, bulkhead.Arrival]
 
 	revision int64
 	read     map[string]condition
@@ -63,6 +64,7 @@ func newTx(s *Snapshot) *Tx {
 	tx.Removed = txTable(tx, Removed, s.Removed, func(r bulkhead.Removed) string { return r.UID })
 	tx.Alarms = txTable(tx, Alarms, s.Alarms, func(a bulkhead.Alarm) string { return a.Name })
 	tx.Policies = txTable(tx, Policies, s.Policies, func(bulkhead.Policy) string { return PlacementPolicy })
+	tx.Arrivals = txTable(tx, Arrivals, s.Arrivals, func(a bulkhead.Arrival) bulkhead.StampName { return a.Name })
 	return tx
 }
 
