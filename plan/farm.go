@@ -26,7 +26,10 @@ type Farm struct {
 	unused []int // indexes of nodes that left
 
 	stamps map[bulkhead.StampName]*tenant
-	onNode map[bulkhead.NodeName]map[bulkhead.StampName]*tenant // also of nodes that are not known
+	// arriving are the stamps that move, as they count where they go to.
+	arriving map[bulkhead.StampName]*tenant
+	draining map[bulkhead.NodeName]bool
+	onNode   map[bulkhead.NodeName]map[bulkhead.StampName]*tenant // also of nodes that are not known
 
 	kindOf map[string]int // names of extras
 	kinds  []string
@@ -112,6 +115,7 @@ type tenant struct {
 	stamp   *bulkhead.Stamp // as it was told
 	data    bool            // only its data is counted
 	leaving bool            // preempted, and not stopped yet
+	moving  bool            // a move of it is under way
 }
 
 // terms are what of a stamp's terms is counted.
@@ -136,7 +140,7 @@ func NewFarm(policy bulkhead.Policy) *Farm {
 	}
 	return &Farm{
 		policy: policy, byName: map[bulkhead.NodeName]int{},
-		stamps: map[bulkhead.StampName]*tenant{}, onNode: map[bulkhead.NodeName]map[bulkhead.StampName]*tenant{},
+		stamps: map[bulkhead.StampName]*tenant{}, arriving: map[bulkhead.StampName]*tenant{}, draining: map[bulkhead.NodeName]bool{}, onNode: map[bulkhead.NodeName]map[bulkhead.StampName]*tenant{},
 		kindOf: map[string]int{}, largest: amounts{1, 1, 1, 1},
 		products: map[bulkhead.ProductName]*usage{}, zones: map[zone]*load{}, rings: map[string]*load{},
 		apart: map[apartKey]map[string]int{}, spreads: map[spreadKey]map[string]int{}, lesser: map[int]int{},
@@ -191,6 +195,9 @@ func (f *Farm) SetNode(n bulkhead.Node) {
 		f.seen = append(f.seen, 0)
 	}
 	f.byName[n.Name] = i
+	if delete(f.draining, n.Name); n.Draining {
+		f.draining[n.Name] = true
+	}
 	p := &place{node: n, open: n.Takes(), domains: [...]string{string(n.Name), n.Region + "/" + n.Zone, n.Region}}
 	p.capacity = amountsOf(n.Capacity).minus(amountsOf(f.policy.Reserve))
 	p.capacity[cpu] = int64(float64(p.capacity[cpu]) * f.policy.CPUOvercommit)
@@ -238,7 +245,7 @@ const mostUnits = 1024
 
 // sameForPlacement tells whether nothing has changed that placement looks at.
 func sameForPlacement(a, b *bulkhead.Node) bool {
-	return a.State == b.State && a.Takes() == b.Takes() && a.Region == b.Region && a.Zone == b.Zone && a.Platform == b.Platform && maps.Equal(a.Labels, b.Labels) &&
+	return a.State == b.State && a.Takes() == b.Takes() && a.Draining == b.Draining && a.Region == b.Region && a.Zone == b.Zone && a.Platform == b.Platform && maps.Equal(a.Labels, b.Labels) &&
 		amountsOf(a.Capacity) == amountsOf(b.Capacity) && maps.Equal(a.Capacity.Extras, b.Capacity.Extras)
 }
 
@@ -252,6 +259,7 @@ func (f *Farm) RemoveNode(name bulkhead.NodeName) {
 	f.leave(i)
 	f.nodes[i] = nil
 	delete(f.byName, name)
+	delete(f.draining, name)
 	f.unused = append(f.unused, i)
 	f.loosen()
 }
@@ -334,9 +342,13 @@ func loadOf[K comparable](m map[K]*load, key K) *load {
 	return l
 }
 
-// On names the stamps of a node, in any order.
+// On names the stamps of a node and those that move to it, in any order.
 func (f *Farm) On(node bulkhead.NodeName) []bulkhead.StampName {
-	return slices.Collect(maps.Keys(f.onNode[node]))
+	var out []bulkhead.StampName
+	for _, t := range f.onNode[node] {
+		out = append(out, t.name)
+	}
+	return out
 }
 
 // SetStamp tells of a stamp that is new or has changed. One without a node, or
@@ -347,7 +359,10 @@ func (f *Farm) SetStamp(s *bulkhead.Stamp, releasing bool) {
 		f.RemoveStamp(s.Name)
 		return
 	}
-	t := &tenant{name: s.Name, product: s.Product, node: s.Node, request: f.request(s), units: s.Units, terms: f.terms(s), leaving: s.Preempted != ""}
+	t := &tenant{
+		name: s.Name, product: s.Product, node: s.Node, request: f.request(s), units: s.Units, terms: f.terms(s),
+		leaving: s.Preempted != "", moving: s.Transfer != nil,
+	}
 	if s.Desired == bulkhead.DesiredDeleted || s.Preempted != "" && !releasing {
 		t.data = true
 		t.request = request{amounts: amounts{disk: t.request.amounts[disk]}}
@@ -358,26 +373,79 @@ func (f *Farm) SetStamp(s *bulkhead.Stamp, releasing bool) {
 		was.stamp, was.taken = nil, nil
 		if reflect.DeepEqual(&was, t) { // nothing that counts has changed
 			old.stamp = s
+			f.setArriving(s)
 			return
 		}
 		f.RemoveStamp(s.Name)
 	}
 	t.stamp = s
 	f.stamps[s.Name] = t
-	on := f.onNode[s.Node]
-	if on == nil {
-		on = map[bulkhead.StampName]*tenant{}
-		f.onNode[s.Node] = on
-	}
-	on[s.Name] = t
 	f.tally(t, 1)
 	if b := &f.policy.BlastRadius; b.Node > 0 || b.Zone > 0 || b.Ring > 0 { // more in all is more for each
 		f.loosen()
 	}
-	if i, ok := f.byName[s.Node]; ok {
+	f.enter(t, s.Name)
+	f.setArriving(s)
+}
+
+// setArriving counts a stamp that moves on the node to which it goes, too: what it
+// needs there is nobody else's.
+func (f *Farm) setArriving(s *bulkhead.Stamp) {
+	var t *tenant
+	if m := s.Transfer; m != nil && m.To != "" && m.To != s.Node && m.Phase != bulkhead.TransferPlanned && s.Desired != bulkhead.DesiredDeleted {
+		t = &tenant{name: s.Name, product: s.Product, node: m.To, request: f.request(s), units: m.Units, terms: f.terms(s), moving: true}
+	}
+	old := f.arriving[s.Name]
+	if old != nil && t != nil {
+		was := *old
+		was.stamp, was.taken = nil, nil
+		if reflect.DeepEqual(&was, t) {
+			old.stamp = s
+			return
+		}
+	}
+	if old != nil {
+		delete(f.arriving, s.Name)
+		f.exit(old, arrivingKey(s.Name))
+		f.loosen()
+	}
+	if t != nil {
+		t.stamp = s
+		f.arriving[s.Name] = t
+		f.enter(t, arrivingKey(s.Name))
+	}
+}
+
+// arrivingKey is under what a stamp counts where it goes to. It is no stamp's name.
+func arrivingKey(name bulkhead.StampName) bulkhead.StampName { return name + " arriving" }
+
+// enter counts a tenant on its node.
+func (f *Farm) enter(t *tenant, key bulkhead.StampName) {
+	on := f.onNode[t.node]
+	if on == nil {
+		on = map[bulkhead.StampName]*tenant{}
+		f.onNode[t.node] = on
+	}
+	on[key] = t
+	if i, ok := f.byName[t.node]; ok {
 		p := f.nodes[i]
 		f.occupy(p, t)
 		f.separate(p, t, 1)
+		f.moved(i)
+	}
+}
+
+// exit undoes enter.
+func (f *Farm) exit(t *tenant, key bulkhead.StampName) {
+	on := f.onNode[t.node]
+	delete(on, key)
+	if len(on) == 0 {
+		delete(f.onNode, t.node)
+	}
+	if i, ok := f.byName[t.node]; ok {
+		p := f.nodes[i]
+		f.vacate(p, t)
+		f.separate(p, t, -1)
 		f.moved(i)
 	}
 }
@@ -397,17 +465,11 @@ func (f *Farm) RemoveStamp(name bulkhead.StampName) {
 		return
 	}
 	delete(f.stamps, name)
-	on := f.onNode[t.node]
-	delete(on, name)
-	if len(on) == 0 {
-		delete(f.onNode, t.node)
-	}
+	f.exit(t, name)
 	f.tally(t, -1)
-	if i, ok := f.byName[t.node]; ok {
-		p := f.nodes[i]
-		f.vacate(p, t)
-		f.separate(p, t, -1)
-		f.moved(i)
+	if t := f.arriving[name]; t != nil {
+		delete(f.arriving, name)
+		f.exit(t, arrivingKey(name))
 	}
 	f.loosen()
 }

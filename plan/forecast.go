@@ -74,7 +74,7 @@ func (f *Farm) after(what bulkhead.WhatIf, machine bulkhead.Node, like bulkhead.
 	var homeless []*bulkhead.Stamp
 	for _, name := range what.Lost {
 		for _, t := range f.onNode[name] {
-			if !t.data {
+			if !t.data && t.stamp.Node == name { // what was to come to it stays where it is
 				homeless = append(homeless, t.stamp)
 			}
 		}

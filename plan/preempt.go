@@ -65,7 +65,7 @@ func (f *Farm) preempt(q *search) (Decision, *bulkhead.Error) {
 func (f *Farm) victims(p *place, q *search) []*tenant {
 	var all []*tenant
 	for _, t := range f.onNode[p.node.Name] {
-		if t.terms.preemptible && !t.data && t.terms.priority < q.terms.priority {
+		if t.terms.preemptible && !t.data && !t.moving && t.terms.priority < q.terms.priority {
 			all = append(all, t)
 		}
 	}

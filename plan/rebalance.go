@@ -24,7 +24,7 @@ func (f *Farm) Rebalance() []bulkhead.Move {
 		}
 	}()
 	try := func(t *tenant, must string) {
-		if len(moves) >= f.policy.Moves || t.leaving || t.stamp.Desired == bulkhead.DesiredDeleted {
+		if len(moves) >= f.policy.Moves || t.leaving || t.moving || t.stamp.Desired == bulkhead.DesiredDeleted {
 			return
 		}
 		m := bulkhead.Move{Stamp: t.name, From: t.node, Data: len(t.stamp.Volumes) > 0, Must: must != "", Reason: must}
@@ -75,7 +75,7 @@ func (f *Farm) Rebalance() []bulkhead.Move {
 	for _, p := range worst[:min(len(worst), 2*f.policy.Moves)] {
 		var on []*tenant
 		for _, t := range f.onNode[p.node.Name] {
-			if !t.data {
+			if !t.data && !t.moving {
 				on = append(on, t)
 			}
 		}

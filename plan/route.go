@@ -15,6 +15,8 @@ type Local struct {
 	Phase bulkhead.Phase
 	// Message says why the phase is not running; for operators.
 	Message string
+	// Left: the stamp went to another node, and what is left of it here is cleared away.
+	Left bool
 }
 
 // Routes is the table of a node's gateway, sorted by host and path. For the node's
@@ -30,6 +32,15 @@ func Routes(stamps []Local, places []bulkhead.Place) []bulkhead.Route {
 		elsewhere[p.Name] = p
 	}
 	for _, l := range stamps {
+		if l.Left {
+			if p, ok := elsewhere[l.Stamp.Name]; l.Stamp.Transfer != nil && (!ok || p.UID == l.Stamp.UID && p.Epoch <= l.Stamp.Epoch) {
+				own[l.Stamp.Name] = true
+				routes = append(routes, placeRoutes(bulkhead.Place{StampRef: bulkhead.StampRef{
+					Name: l.Stamp.Name, UID: l.Stamp.UID, Epoch: l.Stamp.Epoch,
+				}, Node: l.Stamp.Transfer.To, Hosts: l.Stamp.Addressed()})...)
+			}
+			continue
+		}
 		if p, ok := elsewhere[l.Stamp.Name]; ok && (p.UID != l.Stamp.UID || p.Epoch > l.Stamp.Epoch) {
 			continue
 		}
@@ -40,13 +51,19 @@ func Routes(stamps []Local, places []bulkhead.Place) []bulkhead.Route {
 		if own[p.Name] {
 			continue
 		}
-		for _, host := range p.Hosts {
-			routes = append(routes, bulkhead.Route{Host: host, Stamp: p.Name, UID: p.UID, Epoch: p.Epoch, Node: p.Node})
-		}
+		routes = append(routes, placeRoutes(p)...)
 	}
 	slices.SortFunc(routes, func(a, b bulkhead.Route) int {
 		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path))
 	})
+	return routes
+}
+
+func placeRoutes(p bulkhead.Place) []bulkhead.Route {
+	var routes []bulkhead.Route
+	for _, host := range p.Hosts {
+		routes = append(routes, bulkhead.Route{Host: host, Stamp: p.Name, UID: p.UID, Epoch: p.Epoch, Node: p.Node})
+	}
 	return routes
 }
 

@@ -105,6 +105,9 @@ func TaskHash(stamp bulkhead.Stamp, s bulkhead.Service) string {
 // before the old one stops. Either way a new task that cannot even be prepared
 // leaves the old one serving. Stopping goes the other way round: dependants first.
 func Tasks(stamp bulkhead.Stamp, tasks []bulkhead.Task, now time.Time) Next {
+	if stamp.Switching() && stamp.Desired == bulkhead.DesiredRunning {
+		stamp.Desired = bulkhead.DesiredStopped // until the other node has it, or this one again
+	}
 	p := newPlanner(stamp, tasks, now)
 	if stamp.Desired == bulkhead.DesiredRunning {
 		for _, s := range stamp.Services {
