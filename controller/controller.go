@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"bulkhead"
@@ -79,6 +80,10 @@ type reign struct {
 	waiting map[bulkhead.StampName]bool
 	seen    uint64    // of farm.Loosened
 	look    time.Time // when the nodes are looked at again
+	// depart is when nodes that are drained are looked at again; leaving tells that
+	// something has changed that may let a stamp go.
+	depart  time.Time
+	leaving bool
 }
 
 // lead plans everything once, and then whatever changed.
@@ -98,7 +103,11 @@ func (c *Controller) lead(ctx context.Context, l *store.Leader) error {
 				r.look = c.c.Now().Add(retry)
 			}
 		}
-		switch err := r.plan(ctx); {
+		err := r.plan(ctx)
+		if err == nil {
+			err = r.departures(ctx)
+		}
+		switch {
 		case errors.Is(err, store.ErrDeposed) || ctx.Err() != nil:
 			return err
 		case err != nil:
@@ -120,6 +129,7 @@ func (c *Controller) lead(ctx context.Context, l *store.Leader) error {
 func (r *reign) survey(view *store.Snapshot) {
 	r.farm = plan.NewFarm(view.Policy())
 	r.todo, r.waiting, r.seen = map[bulkhead.StampName]bool{}, map[bulkhead.StampName]bool{}, 0
+	r.leaving = true
 	for n := range view.Nodes.All() {
 		r.farm.SetNode(n)
 	}
@@ -131,9 +141,12 @@ func (r *reign) survey(view *store.Snapshot) {
 
 // next waits for something to plan, and takes along whatever else has changed.
 func (r *reign) next(ctx context.Context, changes <-chan []store.Change) bool {
-	for len(r.todo) == 0 && r.c.Now().Before(r.look) {
+	for len(r.todo) == 0 && r.c.Now().Before(r.look) && !r.leaving {
 		// A timer of at most an hour, so that a clock that jumps is noticed.
 		pause := min(time.Hour, r.look.Sub(r.c.Now()))
+		if !r.depart.IsZero() {
+			pause = min(pause, max(0, r.depart.Sub(r.c.Now())))
+		}
 		for _, at := range r.wake {
 			pause = min(pause, max(0, at.Sub(r.c.Now())))
 		}
@@ -157,6 +170,7 @@ func (r *reign) next(ctx context.Context, changes <-chan []store.Change) bool {
 				r.todo[name] = true
 			}
 		}
+		r.leaving = r.leaving || !r.depart.IsZero() && !r.c.Now().Before(r.depart)
 		if r.farm.Loosened() != r.seen {
 			r.seen = r.farm.Loosened()
 			for name := range r.waiting {
@@ -186,11 +200,12 @@ func (r *reign) note(change store.Change) {
 		} else {
 			r.farm.RemoveNode(name)
 		}
-		if !ok || n.State == bulkhead.NodeLost {
-			for _, s := range r.farm.On(name) {
+		for _, s := range r.farm.On(name) {
+			if stamp, known := view.Stamps.Get(s); !ok || n.State == bulkhead.NodeLost || known && stamp.Transfer != nil {
 				r.todo[s] = true
 			}
 		}
+		r.leaving = true
 	case change.Table == store.Stamps:
 		name := bulkhead.StampName(change.Key)
 		if s, ok := view.Stamps.Get(name); ok {
@@ -200,17 +215,19 @@ func (r *reign) note(change store.Change) {
 			delete(r.waiting, name)
 			delete(r.wake, name)
 		}
-		r.todo[name] = true
+		r.todo[name], r.leaving = true, true
 	case change.Table == store.Statuses:
 		name := bulkhead.StampName(change.Key)
 		if s, ok := view.Stamps.Get(name); ok {
 			if s.Preempted != "" { // it may have stopped
 				r.farm.SetStamp(&s, plan.Releasing(&s, statusOf(view, name)))
 			}
-			if s.Preempted != "" || s.Desired == bulkhead.DesiredDeleted {
+			if s.Preempted != "" || s.Desired == bulkhead.DesiredDeleted || s.Transfer != nil {
 				r.todo[name] = true
 			}
 		}
+	case change.Table == store.Arrivals:
+		r.todo[bulkhead.StampName(change.Key)] = true
 	}
 }
 
@@ -243,6 +260,9 @@ func (r *reign) plan(ctx context.Context) error {
 		return err
 	}
 	one := func(s *bulkhead.Stamp) error {
+		if s.Transfer != nil {
+			return r.transfer(ctx, view, s, now)
+		}
 		st := step{s, plan.Stamp(s, statusOf(view, s.Name), r.farm, now)}
 		delete(r.wake, s.Name)
 		if !st.Wake.IsZero() {
@@ -274,6 +294,10 @@ func (r *reign) plan(ctx context.Context) error {
 		s, ok := view.Stamps.Get(name)
 		switch {
 		case !ok:
+		case s.Transfer != nil: // its move comes to an end first
+			if err := one(&s); err != nil {
+				return err
+			}
 		case r.farm.Adrift(&s): // what it has there counts no more, nor does it stand in its own way
 			r.farm.RemoveStamp(name)
 			placeless = append(placeless, &s)
@@ -329,7 +353,7 @@ const manySteps = 50
 func (s step) write(tx *store.Tx, many bool) bool {
 	was := s.stamp
 	now, ok := tx.Stamps.Peek(was.Name) // its own fields are all that changes
-	if !ok || now.UID != was.UID || now.Generation != was.Generation || now.Node != was.Node {
+	if !ok || now.UID != was.UID || now.Generation != was.Generation || now.Node != was.Node || now.Transfer != nil {
 		return false
 	}
 	event := func(kind string, node bulkhead.NodeName, message string) {
@@ -339,6 +363,7 @@ func (s step) write(tx *store.Tx, many bool) bool {
 	case s.Erase:
 		tx.Stamps.Delete(was.Name)
 		tx.Statuses.Delete(was.Name)
+		tx.Arrivals.Delete(was.Name)
 		event("stamp.erased", "", s.Reason)
 		return true
 	case s.Purge:
@@ -346,7 +371,7 @@ func (s step) write(tx *store.Tx, many bool) bool {
 		now.Generation++
 		event("stamp.expired", "", "its kept data is destroyed: "+s.Reason)
 	case s.Place != "":
-		now.Node, now.Units, now.Placement, now.Preempted = s.Place, s.Units, s.Reason, ""
+		now.Node, now.Units, now.Placement, now.Preempted, now.Copy = s.Place, s.Units, s.Reason, "", ""
 		now.Epoch++
 		if !many {
 			event("stamp.placed", s.Place, fmt.Sprintf("on %s: %s", s.Place, s.Reason))
@@ -372,7 +397,7 @@ func (s step) write(tx *store.Tx, many bool) bool {
 // preempt stops a stamp where it is for another one's sake.
 func preempt(tx *store.Tx, name, by bulkhead.StampName) {
 	victim, ok := tx.Stamps.Get(name)
-	if !ok || victim.Preempted != "" || victim.Desired == bulkhead.DesiredDeleted {
+	if !ok || victim.Preempted != "" || victim.Desired == bulkhead.DesiredDeleted || victim.Transfer != nil {
 		return
 	}
 	victim.Preempted = fmt.Sprintf("stamp %s of a greater tier has taken its room", by)
@@ -388,13 +413,9 @@ func Meetable(view *store.Snapshot, s *bulkhead.Stamp) error {
 
 // Forecast answers what would be if the farm were another than it is in view.
 func Forecast(view *store.Snapshot, what bulkhead.WhatIf) (bulkhead.Forecast, error) {
-	var nodes []bulkhead.Node
-	for n := range view.Nodes.All() {
-		nodes = append(nodes, n)
-	}
 	var stamps []*bulkhead.Stamp
 	for s := range view.Stamps.All() {
 		stamps = append(stamps, &s)
 	}
-	return plan.Forecast(view.Policy(), nodes, stamps, what)
+	return plan.Forecast(view.Policy(), slices.Collect(view.Nodes.All()), stamps, what)
 }
