@@ -1,19 +1,23 @@
 // Package volume keeps the data of stamps on one node: a folder for each volume
 // of each stamp, fenced against writers of an older epoch, set aside for
-// bulkhead.KeepDeleted when the stamp is deleted, and brought back on demand.
+// bulkhead.KeepDeleted when the stamp is deleted, and brought back on demand. It
+// copies the data of a stamp from one node to another.
 //
 // What is in a volume was written by a customer's code and is never trusted: no
 // symbolic link in it is followed, and no depth or number of files in it exhausts
 // the node.
 //
 //	DIR/stamps/STAMP.UID/.epoch           the highest epoch seen
+//	DIR/stamps/STAMP.UID/.move            the move that brought it, if one did
 //	DIR/stamps/STAMP.UID/VOLUME/_data/    what tasks mount
-//	DIR/kept/STAMP.UID.TIME/              the same, of a deleted stamp
+//	DIR/kept/STAMP.UID.TIME/              the same, of a deleted stamp, or of one that moved
+//	DIR/coming/STAMP.UID.MOVE/            a copy of another node's, in the making
 //	DIR/trash/                            on its way out
 //
 // A stamp's data moves between these as a whole by one rename, so a kill or
-// a crash leaves it in one place or the other. It does not mount anything,
-// measure quotas or send data elsewhere. Start at Store.
+// a crash leaves it in one place or the other. It does not mount anything or
+// measure quotas, and it opens no connections. Start at Store; send.go and fetch.go are
+// the two ends of a copy.
 package volume
 
 import (
@@ -54,8 +58,9 @@ type Store struct {
 	now    func() time.Time
 	trash  *trash
 
-	mu    sync.Mutex             // guards what follows
-	locks map[string]*sync.Mutex // by life; whoever changes a stamp's data holds its lock
+	mu     sync.Mutex             // guards what follows
+	copies map[string]*memory     // by move: of copies in the making
+	locks  map[string]*sync.Mutex // by life; whoever changes a stamp's data holds its lock
 
 	sizes sizes
 }
@@ -70,6 +75,7 @@ func New(config Config) (*Store, error) {
 		logger: cmp.Or(config.Logger, slog.New(slog.DiscardHandler)),
 		now:    config.Now,
 		locks:  map[string]*sync.Mutex{},
+		copies: map[string]*memory{},
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -80,7 +86,7 @@ func New(config Config) (*Store, error) {
 	if err := os.MkdirAll(s.dir, 0o711); err != nil {
 		return nil, fmt.Errorf("make volume folder: %w", err)
 	}
-	for dir, mode := range map[string]os.FileMode{s.stampsDir(): 0o711, s.keptDir(): 0o700, s.trashDir(): 0o700} {
+	for dir, mode := range map[string]os.FileMode{s.stampsDir(): 0o711, s.keptDir(): 0o700, s.trashDir(): 0o700, s.comingDir(): 0o700} {
 		if err := makeDir(dir, mode); err != nil {
 			return nil, fmt.Errorf("make volume folder: %w", err)
 		}
@@ -92,6 +98,7 @@ func New(config Config) (*Store, error) {
 func (s *Store) stampsDir() string { return filepath.Join(s.dir, "stamps") }
 func (s *Store) keptDir() string   { return filepath.Join(s.dir, "kept") }
 func (s *Store) trashDir() string  { return filepath.Join(s.dir, "trash") }
+func (s *Store) comingDir() string { return filepath.Join(s.dir, "coming") }
 
 // Run removes purged data, and hourly kept data that has run out, until ctx
 // ends; it returns nil then.
@@ -167,7 +174,11 @@ func (s *Store) Create(stamp bulkhead.StampRef, volume bulkhead.VolumeName) (pat
 			return "", false, fmt.Errorf("create volume %s: %w", volume, err)
 		}
 		if len(kept) > 0 {
-			return "", false, bulkhead.Errorf(bulkhead.ErrConflict, "the data of stamp %s was set aside when it was deleted", stamp.Name).
+			why := "when it was deleted"
+			if kept[len(kept)-1].Moved {
+				why = "when it went to another node"
+			}
+			return "", false, bulkhead.Errorf(bulkhead.ErrConflict, "the data of stamp %s was set aside %s", stamp.Name, why).
 				WithHint("restore it, or delete it for good")
 		}
 	}
@@ -177,7 +188,7 @@ func (s *Store) Create(stamp bulkhead.StampRef, volume bulkhead.VolumeName) (pat
 	if err := fence(home, stamp); err != nil {
 		return "", false, err
 	}
-	path = filepath.Join(home, string(volume), "_data")
+	path = filepath.Join(home, string(volume), dataFolder)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		if err := errors.Join(makeDir(filepath.Dir(path), 0o711), makeDir(path, 0o755)); err != nil {
 			return "", false, fmt.Errorf("create volume %s: %w", volume, err)
@@ -222,15 +233,7 @@ func (s *Store) delete(life, home string, exists, purge bool) error {
 		if !exists {
 			return nil
 		}
-		now := s.now().UTC()
-		content, err := json.Marshal(record{Deleted: now})
-		if err != nil {
-			return err
-		}
-		if err := writeFile(filepath.Join(home, keptFile), content); err != nil {
-			return err
-		}
-		return move(home, filepath.Join(s.keptDir(), life+"."+strconv.FormatInt(now.UnixNano(), 10)))
+		return s.setAside(life, home, false)
 	}
 	kept, err := s.find(life)
 	if err != nil {
@@ -247,8 +250,22 @@ func (s *Store) delete(life, home string, exists, purge bool) error {
 	return nil
 }
 
+// setAside moves a stamp's data to what is kept.
+func (s *Store) setAside(life, home string, moved bool) error {
+	now := s.now().UTC()
+	content, err := json.Marshal(record{Deleted: now, Moved: moved})
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(home, keptFile), content); err != nil {
+		return err
+	}
+	return move(home, filepath.Join(s.keptDir(), life+"."+strconv.FormatInt(now.UnixNano(), 10)))
+}
+
 // Restore brings back what Delete set aside for the stamp with this UID: the
-// latest, if several. It fails with ErrNotFound if nothing was and with
+// latest, if several. Data of before the stamp went to another node is not that: it
+// stays aside. It fails with ErrNotFound if nothing was and with
 // ErrConflict if the stamp has data again. Restoring what was restored before
 // and has not been deleted since is no error.
 func (s *Store) Restore(stamp bulkhead.StampRef) error {
@@ -262,6 +279,7 @@ func (s *Store) Restore(stamp bulkhead.StampRef) error {
 	if err != nil {
 		return fmt.Errorf("restore data of stamp %s: %w", stamp.Name, err)
 	}
+	kept = slices.DeleteFunc(kept, func(k Kept) bool { return k.Moved })
 	there, err := exists(home)
 	if err != nil {
 		return fmt.Errorf("restore data of stamp %s: %w", stamp.Name, err)
@@ -290,18 +308,24 @@ func (s *Store) Restore(stamp bulkhead.StampRef) error {
 	return nil
 }
 
-// Kept is data of a deleted stamp.
+// Kept is data of a deleted stamp, or of one that went to another node.
 type Kept struct {
 	Name    bulkhead.StampName
 	UID     string
-	Deleted time.Time
-	Bytes   int64 // on disk
+	Deleted time.Time // when it was set aside
+	Moved   bool      // because the stamp went to another node
+	Bytes   int64     // on disk
 
 	path string
 }
 
 // Until is when it runs out.
-func (k Kept) Until() time.Time { return k.Deleted.Add(bulkhead.KeepDeleted) }
+func (k Kept) Until() time.Time {
+	if k.Moved {
+		return k.Deleted.Add(bulkhead.KeepMoved)
+	}
+	return k.Deleted.Add(bulkhead.KeepDeleted)
+}
 
 // Kept lists what is set aside, by name and time of deletion.
 func (s *Store) Kept(ctx context.Context) ([]Kept, error) {
@@ -346,7 +370,7 @@ func (s *Store) Usage(ctx context.Context, stamp bulkhead.StampRef) (int64, erro
 	return size, nil
 }
 
-// Expire removes what was set aside longer than bulkhead.KeepDeleted before now.
+// Expire removes what has run out by now.
 // Run calls it.
 func (s *Store) Expire(now time.Time) error {
 	all, err := s.find("")
@@ -375,15 +399,20 @@ func (s *Store) Expire(now time.Time) error {
 }
 
 // Files beside the volumes of a stamp: the record of one that is or was set
-// aside, and the epoch. No volume's name begins with a dot.
+// aside, the epoch, and the move that brought the data. No volume's name begins with a dot.
 const (
 	keptFile  = ".kept.json"
 	epochFile = ".epoch"
+	moveFile  = ".move"
 )
+
+// dataFolder is where in its folder a volume's content is.
+const dataFolder = "_data"
 
 // record is the content of keptFile. Stamp and UID are in the folder's name.
 type record struct {
 	Deleted time.Time `json:"deleted"`
+	Moved   bool      `json:"moved,omitempty"`
 }
 
 // find lists what is set aside of one life, or of all for "", oldest last name
@@ -411,7 +440,7 @@ func (s *Store) find(life string) ([]Kept, error) {
 		} else if err != nil {
 			return nil, fmt.Errorf("read %s: %w", filepath.Join(k.path, keptFile), err)
 		}
-		k.Deleted = r.Deleted
+		k.Deleted, k.Moved = r.Deleted, r.Moved
 		all = append(all, k)
 	}
 	slices.SortFunc(all, func(a, b Kept) int {

@@ -48,7 +48,11 @@ func put(t testing.TB, s *Store, stamp bulkhead.StampRef, text string) string {
 	return path
 }
 
-func must(t testing.TB, err error) {
+func must(t interface {
+	Helper()
+	Fatal(...any)
+}, err error,
+) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
