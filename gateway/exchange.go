@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,6 +45,8 @@ type exchange struct {
 	// deadline of the connection says nothing about this one's client.
 	streams bool
 	hopped  bool // another gateway has handed it over
+	// upgraded tells that the backend counts it as a connection that has become another.
+	upgraded bool
 }
 
 // ServeHTTP answers a request, the gateway's only task. The way from here:
@@ -292,10 +295,10 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 		x.table = x.gateway.table.Load()
 		x.route = x.table.route(x.host, r.URL.Path)
 		switch {
+		case x.hopped && (x.route == nil && x.table.hosts[x.host] == nil || x.route != nil && x.route.hop):
+			return nil, errAway
 		case x.route == nil:
 			return nil, errNoRoute
-		case x.hopped && x.route.hop:
-			return nil, errAway
 		case x.route.down:
 			return nil, errDown
 		}
@@ -303,6 +306,17 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 			return res, err
 		}
 	}
+}
+
+// stands tells whether a backend is still the route's now that the request counts as
+// on its way there: from then on Rest waits for it.
+func (x *exchange) stands(r *http.Request, b *backend) bool {
+	t := x.gateway.table.Load()
+	if t == x.table {
+		return true
+	}
+	now := t.route(x.host, r.URL.Path)
+	return now != nil && slices.Contains(now.backends, b)
 }
 
 // send tries the route's backends until one takes the connection.
@@ -333,6 +347,11 @@ func (x *exchange) send(r *http.Request) (*http.Response, error) {
 		}
 		x.backend = b
 		b.inFlight.Add(1)
+		if !x.stands(r, b) {
+			b.inFlight.Add(-1)
+			x.backend = nil
+			return nil, errNoBackend // which looks again
+		}
 		r.URL.Host = b.address
 		res, err := transport.RoundTrip(r)
 		if err == nil && x.route.hop && away(res) {
@@ -347,6 +366,10 @@ func (x *exchange) send(r *http.Request) (*http.Response, error) {
 		if err == nil {
 			if b.refused.Load() != 0 {
 				b.refused.Store(0)
+			}
+			if res.StatusCode == http.StatusSwitchingProtocols {
+				b.upgraded.Add(1)
+				x.upgraded = true
 			}
 			return res, nil
 		}
@@ -402,6 +425,9 @@ const statusClientGone = 499
 // finish counts the request.
 func (x *exchange) finish(r *http.Request) {
 	if x.backend != nil {
+		if x.upgraded {
+			x.backend.upgraded.Add(-1)
+		}
 		x.backend.inFlight.Add(-1)
 	}
 	var s *stamp

@@ -172,6 +172,7 @@ type Gateway struct {
 	mu       sync.Mutex // guards the fields below, which only SetRoutes uses
 	stamps   map[bulkhead.StampName]*stamp
 	backends map[string]*backend // by address
+	leaving  []*backend          // no more in the table, and not at rest when they left it
 
 	// Set by Listen.
 	plain, secure *net.TCPListener
@@ -259,8 +260,40 @@ func (g *Gateway) SetRoutes(routes []bulkhead.Route) {
 			g.metrics.forget(s)
 		}
 	}
+	for address, b := range g.backends {
+		if backends[address] == nil {
+			g.leaving = append(g.leaving, b)
+		}
+	}
+	g.leaving = slices.DeleteFunc(g.leaving, (*backend).rests)
 	g.stamps, g.backends = stamps, backends
 }
+
+// Rest waits until no request is on its way to an address that SetRoutes has taken out
+// of the table, or ctx ends: then what listens there can be stopped. Upgraded
+// connections are not waited for; they end with what listens there.
+func (g *Gateway) Rest(ctx context.Context, address netip.Addr) {
+	g.mu.Lock()
+	busy := slices.Clone(g.leaving)
+	g.mu.Unlock()
+	busy = slices.DeleteFunc(busy, func(b *backend) bool {
+		at, err := netip.ParseAddrPort(b.address)
+		return err != nil || at.Addr() != address
+	})
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		if busy = slices.DeleteFunc(busy, (*backend).rests); len(busy) == 0 {
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// rests tells whether no request is on its way to the backend.
+func (b *backend) rests() bool { return b.inFlight.Load() <= b.upgraded.Load() }
 
 // keep carries an entry over from the previous table's, or makes it.
 func keep[K comparable, V any](next, previous map[K]*V, key K, make func() *V) *V {

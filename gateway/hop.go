@@ -34,6 +34,9 @@ func newHop(dial func(context.Context, bulkhead.NodeName, ...string) (net.Conn, 
 	t := newTransport()
 	t.DialContext = nil
 	t.ForceAttemptHTTP2 = protocol == "h2"
+	// The other gateway always says that it wants the body, or why not; while it holds the
+	// request it does neither, and the body has to stay here.
+	t.ExpectContinueTimeout = time.Hour
 	t.DialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
 		node, _, _ := strings.Cut(address, ":")
 		conn, err := dial(ctx, bulkhead.NodeName(node), protocol)

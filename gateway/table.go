@@ -37,6 +37,7 @@ type backend struct {
 	address string // HOST:PORT; of another node's gateway, its name
 	// inFlight is the number of requests and upgraded connections it works on.
 	inFlight atomic.Int64
+	upgraded atomic.Int64 // of these: connections
 	// refused is when it last refused a connection, as nanoseconds of Unix time;
 	// 0: not since it last took one.
 	refused atomic.Int64
