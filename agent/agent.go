@@ -18,6 +18,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,6 +48,13 @@ type Config struct {
 	Files   Files
 	Keys    Keys
 
+	// Dial reaches the agent of another node, to copy a stamp from there; that end calls
+	// Serve. Default: other nodes are not reached.
+	Dial func(ctx context.Context, node bulkhead.Peer) (net.Conn, error)
+
+	// Rest waits, not for long, until nobody's request is on its way to a task that takes
+	// none any more. Default: nothing is waited for.
+	Rest func(ctx context.Context, task netip.Addr)
 	// Changed is called whenever what Stamps, Places or Peers returns has changed. It
 	// must not block.
 	Changed func()
@@ -75,6 +84,8 @@ type Agent struct {
 
 	mu     sync.Mutex
 	stamps map[bulkhead.StampName]*stampLoop // guarded by mu
+	copies map[string]*incoming              // by move; guarded by mu
+	runOn  map[bulkhead.StampName]string     // moves whose copies stamps here run on; guarded by mu
 	group  *errgroup.Group                   // guarded by mu; nil before Run
 	ctx    context.Context                   // of Run; guarded by mu
 }
@@ -87,6 +98,14 @@ func New(c Config) *Agent {
 	if c.Changed == nil {
 		c.Changed = func() {}
 	}
+	if c.Rest == nil {
+		c.Rest = func(context.Context, netip.Addr) {}
+	}
+	if c.Dial == nil {
+		c.Dial = func(context.Context, bulkhead.Peer) (net.Conn, error) {
+			return nil, bulkhead.Errorf(bulkhead.ErrUnavailable, "this node does not reach others: it advertises no address")
+		}
+	}
 	if c.Servers == nil {
 		c.Servers = func([]string) {}
 	}
@@ -94,7 +113,7 @@ func New(c Config) *Agent {
 	return &Agent{
 		settled: settled, settle: sync.OnceFunc(func() { close(settled) }),
 		c: c, log: c.Log, disk: d, farm: newFarm(d, name), node: name, places: make(chan struct{}, c.Parallel),
-		reports: newReports(), stamps: map[bulkhead.StampName]*stampLoop{},
+		reports: newReports(), stamps: map[bulkhead.StampName]*stampLoop{}, copies: map[string]*incoming{}, runOn: map[bulkhead.StampName]string{},
 	}
 }
 
@@ -209,7 +228,7 @@ func (a *Agent) adopt(ctx context.Context) error {
 			guess(&s.assignment.Stamp, observed[s.assignment.Stamp.Name])
 		}
 		loop := a.newLoop(s.assignment)
-		loop.blind = s.blind
+		loop.blind, loop.left = s.blind, s.left
 		loop.adopt(s.savedTasks, observed[loop.name], endpoints[loop.name])
 		for id, t := range loop.tasks {
 			if !t.State.Ended() {
@@ -335,7 +354,9 @@ func (a *Agent) loopOf(id bulkhead.TaskID) *stampLoop {
 func (a *Agent) assign(as bulkhead.Assignment) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.arrivedLocked(as.Stamp.Copy)
 	if loop := a.stamps[as.Stamp.Name]; loop != nil {
+		a.runOn[as.Stamp.Name] = as.Stamp.Copy
 		loop.post(func() { loop.assigned(as) }) // under mu: see end
 		return
 	}
@@ -349,7 +370,7 @@ func (a *Agent) beginLocked(as bulkhead.Assignment) {
 }
 
 func (a *Agent) startLocked(loop *stampLoop) {
-	a.stamps[loop.name] = loop
+	a.stamps[loop.name], a.runOn[loop.name] = loop, loop.assignment.Stamp.Copy
 	ctx := a.ctx
 	a.group.Go(func() error {
 		loop.run(ctx)
@@ -366,6 +387,7 @@ func (a *Agent) end(loop *stampLoop) bool {
 		return false
 	}
 	delete(a.stamps, loop.name)
+	delete(a.runOn, loop.name)
 	if loop.next != nil {
 		a.beginLocked(*loop.next)
 	}

@@ -30,9 +30,10 @@ type machine struct {
 	missing    map[string]bool   // images that cannot be had
 	sick       map[string]string // services whose probe fails, with what
 	listeners  []chan Exit
-	data       map[string]bool // volumes that exist
-	kept       map[string]bool // stamps whose data was set aside
-	names      map[string]int  // addresses behind each name
+	data       map[string]bool   // volumes that exist
+	kept       map[string]bool   // stamps whose data was set aside
+	copies     map[string]string // by UID: the move that brought what is there
+	names      map[string]int    // addresses behind each name
 	nets       map[bulkhead.TaskID]Endpoint
 	away       bool          // the container engine
 	slow       time.Duration // of Remove
@@ -45,7 +46,7 @@ type machine struct {
 func newMachine() *machine {
 	return &machine{
 		containers: map[bulkhead.TaskID]*Observed{}, missing: map[string]bool{}, sick: map[string]string{},
-		data: map[string]bool{}, kept: map[string]bool{}, names: map[string]int{}, nets: map[bulkhead.TaskID]Endpoint{},
+		data: map[string]bool{}, kept: map[string]bool{}, copies: map[string]string{}, names: map[string]int{}, nets: map[bulkhead.TaskID]Endpoint{},
 	}
 }
 
@@ -304,6 +305,29 @@ func (v volumes) Delete(s bulkhead.StampRef, purge bool) error {
 	return nil
 }
 func (v volumes) Restore(bulkhead.StampRef) error { return nil }
+
+func (v volumes) Leave(s bulkhead.StampRef) error { return v.Delete(s, false) }
+
+func (v volumes) Send(context.Context, io.ReadWriter, bulkhead.StampRef, bool) error { return nil }
+
+func (v volumes) Fetch(context.Context, io.ReadWriter, bulkhead.StampRef, string, bool, func(int64)) (int64, int, error) {
+	return 0, 0, nil
+}
+
+func (v volumes) Holds(s bulkhead.StampRef, move string) (bool, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.copies[s.UID] == move, nil
+}
+
+func (v volumes) Install(s bulkhead.StampRef, move string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.copies[s.UID] = move
+	return nil
+}
+
+func (v volumes) Sweep(func(string) bool) error { return nil }
 
 type outputs struct{ *machine }
 

@@ -20,6 +20,7 @@ import (
 type savedStamp struct {
 	assignment bulkhead.Assignment
 	blind      bool // nothing but the name: what was saved is not what the agent wrote
+	left       bool
 	savedTasks
 }
 
@@ -42,6 +43,7 @@ type savedTask struct {
 type savedAssignment struct {
 	Stamp  bulkhead.Stamp `json:"stamp"`
 	Sealed []byte         `json:"sealed,omitempty"`
+	Left   bool           `json:"left,omitempty"` // the stamp went to another node
 }
 
 // disk keeps the agent's files in a folder. Every file ends with a line that proves
@@ -119,8 +121,8 @@ func tasksFile(name bulkhead.StampName) string {
 }
 
 // saveAssignment makes an assignment durable before anything is done for it.
-func (a *Agent) saveAssignment(as bulkhead.Assignment) error {
-	saved := savedAssignment{Stamp: as.Stamp}
+func (a *Agent) saveAssignment(as bulkhead.Assignment, left bool) error {
+	saved := savedAssignment{Stamp: as.Stamp, Left: left}
 	if len(as.Secrets) > 0 {
 		var err error
 		if saved.Sealed, err = a.c.Keys.Seal(as.Stamp.UID, as.Secrets); err != nil {
@@ -155,11 +157,11 @@ func (a *Agent) load() ([]savedStamp, error) {
 			a.log.Error("what is no stamp's folder is left alone", "folder", e.Name())
 			continue
 		}
-		assignment, err := a.loadAssignment(name)
+		assignment, left, err := a.loadAssignment(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // nothing was done for it yet; the servers will say it again
 		}
-		s := savedStamp{assignment: assignment}
+		s := savedStamp{assignment: assignment, left: left}
 		if err != nil {
 			a.log.Error("assignment is refused: what runs of the stamp goes on, the servers are asked what it should be", "stamp", name, "err", err)
 			s.blind, s.assignment = true, bulkhead.Assignment{Stamp: bulkhead.Stamp{Name: name}}
@@ -173,16 +175,16 @@ func (a *Agent) load() ([]savedStamp, error) {
 	return out, nil
 }
 
-func (a *Agent) loadAssignment(name bulkhead.StampName) (as bulkhead.Assignment, err error) {
+func (a *Agent) loadAssignment(name bulkhead.StampName) (as bulkhead.Assignment, left bool, err error) {
 	var saved savedAssignment
 	if err := a.disk.read(assignmentFile(name), &saved); err != nil {
-		return as, err
+		return as, false, err
 	}
 	as.Stamp = saved.Stamp
 	if len(saved.Sealed) > 0 {
 		if as.Secrets, err = a.c.Keys.Open(as.Stamp.UID, saved.Sealed); err != nil {
-			return as, fmt.Errorf("open secrets: %w", err)
+			return as, false, fmt.Errorf("open secrets: %w", err)
 		}
 	}
-	return as, nil
+	return as, saved.Left, nil
 }

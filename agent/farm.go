@@ -21,7 +21,7 @@ type farm struct {
 	node bulkhead.NodeName // this one
 
 	mu     sync.Mutex                            // guards what follows
-	places map[bulkhead.StampName]bulkhead.Place // of other nodes' stamps
+	places map[bulkhead.StampName]bulkhead.Place // where stamps are; here: without node
 	peers  map[bulkhead.NodeName]bulkhead.Peer   // other nodes
 	list   []bulkhead.Peer                       // peers by name; replaced, never changed
 	dirty  bool
@@ -90,9 +90,10 @@ func (f *farm) take(news bulkhead.FarmNews) {
 		f.places, f.peers = map[bulkhead.StampName]bulkhead.Place{}, map[bulkhead.NodeName]bulkhead.Peer{}
 	}
 	for _, p := range news.Places {
+		if p.Node == f.node {
+			p.Node = ""
+		}
 		switch old, ok := was[p.Name]; {
-		case p.Node == f.node:
-			delete(f.places, p.Name)
 		case ok && old.UID == p.UID && old.Epoch > p.Epoch:
 			f.places[p.Name] = old
 		default:
@@ -113,7 +114,8 @@ func (f *farm) take(news bulkhead.FarmNews) {
 	f.list = sorted(f.peers)
 }
 
-// Places are the stamps of other nodes, by name.
+// Places are where the farm's stamps are, by name; this node's own, some of which it
+// may yet have to hear of, are without node.
 func (a *Agent) Places() []bulkhead.Place {
 	a.farm.mu.Lock()
 	defer a.farm.mu.Unlock()

@@ -203,7 +203,8 @@ func (l *stampLoop) insist(ctx context.Context, what string, id bulkhead.TaskID,
 }
 
 // raze takes the stamp itself away; its data is set aside, or destroyed with Purge.
-func (l *stampLoop) raze(ctx context.Context, s bulkhead.Stamp) error {
+// left tells that another node has the stamp now.
+func (l *stampLoop) raze(ctx context.Context, s bulkhead.Stamp, left bool) error {
 	l.ground.mu.Lock()
 	l.ground.set = false
 	l.ground.mu.Unlock()
@@ -214,6 +215,9 @@ func (l *stampLoop) raze(ctx context.Context, s bulkhead.Stamp) error {
 	)
 	if s.UID == "" { // nobody knows which life of the stamp that was: its data stays where it is
 		return err
+	}
+	if left {
+		return errors.Join(err, l.a.c.Volumes.Leave(ref(s)))
 	}
 	return errors.Join(err, l.a.c.Volumes.Delete(ref(s), s.Purge))
 }

@@ -159,6 +159,26 @@ type Volumes interface {
 	// Restore brings back what Delete set aside for the stamp with this UID;
 	// ErrNotFound when nothing was.
 	Restore(stamp bulkhead.StampRef) error
+
+	// Send gives the stamp's data to the node at the other end of conn, as its Fetch
+	// asks. last tells that nobody writes to it any more.
+	Send(ctx context.Context, conn io.ReadWriter, stamp bulkhead.StampRef, last bool) error
+	// Fetch makes a copy of the stamp's data that Send gives at the other end of conn
+	// the same as that data, or for a first pass makes the copy. It tells how much
+	// content came and how many files were new or had changed; told hears how much so
+	// far. With last the copy is on the disk when it returns. Errors of kind
+	// bulkhead.ErrInvalid and bulkhead.ErrExhausted would come again.
+	Fetch(ctx context.Context, conn io.ReadWriter, stamp bulkhead.StampRef, move string, last bool, told func(bytes int64)) (bytes int64, files int, err error)
+	// Holds tells whether the stamp's data is the copy that the move made.
+	Holds(stamp bulkhead.StampRef, move string) (bool, error)
+	// Install makes the copy that the move made the stamp's data; ErrConflict when
+	// there is none. Data that the stamp has here from before it went elsewhere is set
+	// aside.
+	Install(stamp bulkhead.StampRef, move string) error
+	// Leave sets the data of a stamp that went to another node aside, for a while.
+	Leave(stamp bulkhead.StampRef) error
+	// Sweep drops the copies of all moves but those that keep wants.
+	Sweep(keep func(move string) bool) error
 }
 
 // Logs keeps what tasks write.

@@ -21,7 +21,14 @@ type reports struct {
 	statuses map[bulkhead.StampName]bulkhead.StampStatus // unsent; guarded by mu
 	latest   map[bulkhead.StampName]bulkhead.StampStatus // sent or not; guarded by mu
 	events   []bulkhead.Event                            // unsent; guarded by mu
+	arrivals map[string]arrival                          // the latest of each move; guarded by mu
 	wake     chan struct{}
+}
+
+// arrival is a report of a move, and whether it was sent.
+type arrival struct {
+	bulkhead.Arrival
+	sent bool
 }
 
 const mostEvents = 1000
@@ -30,6 +37,7 @@ func newReports() *reports {
 	return &reports{
 		statuses: map[bulkhead.StampName]bulkhead.StampStatus{},
 		latest:   map[bulkhead.StampName]bulkhead.StampStatus{},
+		arrivals: map[string]arrival{},
 		wake:     make(chan struct{}, 1),
 	}
 }
@@ -39,6 +47,19 @@ func (r *reports) status(s bulkhead.StampStatus) {
 	r.statuses[s.Name], r.latest[s.Name] = s, s
 	r.mu.Unlock()
 	r.poke()
+}
+
+func (r *reports) arrival(a bulkhead.Arrival) {
+	r.mu.Lock()
+	r.arrivals[a.Move] = arrival{Arrival: a}
+	r.mu.Unlock()
+	r.poke()
+}
+
+func (r *reports) forgetArrival(move string) {
+	r.mu.Lock()
+	delete(r.arrivals, move)
+	r.mu.Unlock()
 }
 
 func (r *reports) event(e bulkhead.Event) {
@@ -65,11 +86,15 @@ func (r *reports) forget(name bulkhead.StampName) {
 	r.mu.Unlock()
 }
 
-// resend makes every latest status unsent: a new session knows nothing.
+// resend makes every latest report unsent: a new session knows nothing.
 func (r *reports) resend() {
 	r.mu.Lock()
 	for name, s := range r.latest {
 		r.statuses[name] = s
+	}
+	for move, a := range r.arrivals {
+		a.sent = false
+		r.arrivals[move] = a
 	}
 	r.mu.Unlock()
 	r.poke()
@@ -83,17 +108,23 @@ func (r *reports) poke() {
 }
 
 // take empties the box.
-func (r *reports) take() ([]bulkhead.StampStatus, []bulkhead.Event) {
+func (r *reports) take() (out []bulkhead.NodeReport, events []bulkhead.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	statuses := make([]bulkhead.StampStatus, 0, len(r.statuses))
+	for move, a := range r.arrivals {
+		if !a.sent {
+			a.sent = true
+			r.arrivals[move] = a
+			out = append(out, bulkhead.NodeReport{Arrival: &a.Arrival})
+		}
+	}
 	for _, s := range r.statuses {
-		statuses = append(statuses, s)
+		out = append(out, bulkhead.NodeReport{Status: &s})
 	}
 	clear(r.statuses)
-	events := r.events
+	events = r.events
 	r.events = nil
-	return statuses, events
+	return out, events
 }
 
 // converse keeps a session with the servers open. Without one the node goes on
@@ -142,6 +173,7 @@ func (a *Agent) session(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
 	ours := map[bulkhead.StampName]bool{} // named since the session began or was last synced
+	coming := map[string]bool{}           // moves, likewise
 	for {
 		o, err := s.Receive()
 		if err != nil {
@@ -162,9 +194,16 @@ func (a *Agent) session(ctx context.Context) error {
 			a.assign(*o.Assign)
 		case o.Forget != nil:
 			a.forget(*o.Forget)
+		case o.Fetch != nil:
+			coming[o.Fetch.Move] = true
+			a.fetch(*o.Fetch)
+		case o.Unfetch != "":
+			delete(coming, o.Unfetch)
+			a.keepCopies(func(move string) bool { return move != o.Unfetch })
 		case o.Synced:
 			a.forgetOthers(ours)
 			clear(ours)
+			a.keepCopies(func(move string) bool { return coming[move] })
 			a.settleSoon()
 		case o.Stream != nil:
 			wg.Go(func() { a.stream(ctx, s, *o.Stream) })
@@ -198,15 +237,15 @@ func (a *Agent) sendReports(ctx context.Context, s Session) error {
 			return nil
 		case <-a.reports.wake:
 		}
-		statuses, events := a.reports.take()
+		reports, events := a.reports.take()
 		for i := range events {
 			if err := s.Send(bulkhead.NodeReport{Event: &events[i]}); err != nil {
 				a.reports.unsent(events[i:])
 				return err
 			}
 		}
-		for i := range statuses {
-			if err := s.Send(bulkhead.NodeReport{Status: &statuses[i]}); err != nil {
+		for _, r := range reports {
+			if err := s.Send(r); err != nil {
 				return err
 			}
 		}

@@ -43,6 +43,10 @@ type stampLoop struct {
 	next     *bulkhead.Assignment // the stamp's next life, which begins then
 	tearing  bool                 // the step that removes the stamp is under way
 	retryAt  time.Time            // of that step; zero: now
+	left     bool                 // it went to another node: what it has here is set aside for a while only
+	settled  string               // the move whose copy is known to be the stamp's data
+	// stillness is who waits for the stamp to stand still.
+	stillness []stillness
 
 	ground ground   // what all tasks of the stamp stand on
 	due    []func() // steps decided, not begun
@@ -77,6 +81,9 @@ func (l *stampLoop) post(f func()) { l.box.put(f) }
 func (l *stampLoop) run(ctx context.Context) {
 	defer l.steps.Wait()
 	defer func() {
+		for _, w := range l.stillness {
+			w.ended <- bulkhead.Errorf(bulkhead.ErrConflict, "stamp %s is not here any more", l.name)
+		}
 		for _, t := range l.tasks {
 			t.stopProbe()
 		}
@@ -92,19 +99,24 @@ func (l *stampLoop) run(ctx context.Context) {
 		}
 		now := time.Now()
 		next := plan.Tasks(l.assignment.Stamp, l.list(), now)
+		stuck := true
 		if err := l.save(); err != nil {
 			// Nothing is done that could not be found again after a crash.
 			l.log.Error("save assignment", "err", err)
 			next.Message, next.Wake = "cannot be saved on its node: "+oneLine(err), now.Add(time.Second)
-		} else if !l.tearing { // what is being torn down is not built on
+		} else if err := l.settle(); err != nil {
+			l.log.Error("take over the data", "err", err)
+			next.Phase, next.Message, next.Wake = bulkhead.PhaseFailed, oneLine(err), now.Add(time.Second)
+		} else if stuck = false; !l.tearing { // what is being torn down is not built on
 			for _, action := range next.Actions {
 				l.perform(ctx, action)
 			}
 		}
-		if l.assignment.Stamp.Desired == bulkhead.DesiredDeleted {
+		if l.assignment.Stamp.Desired == bulkhead.DesiredDeleted && !stuck {
 			l.teardown(ctx, &next)
 		}
 		l.tell(next)
+		l.tellStill()
 		if l.deleted && l.forget {
 			l.a.reports.forget(l.name)
 			if err := l.a.deleteSaved(l.name); err != nil {
@@ -127,12 +139,39 @@ func (l *stampLoop) run(ctx context.Context) {
 	}
 }
 
+// settle makes sure that what a stamp which came from another node runs on is the
+// copy that came with it, before anything is made for it.
+func (l *stampLoop) settle() error {
+	s := l.assignment.Stamp
+	if s.Copy == l.settled || l.tearing || l.forget || l.deleted {
+		return nil
+	}
+	switch holds, err := l.a.c.Volumes.Holds(ref(s), s.Copy); {
+	case err != nil:
+		return err
+	case !holds && !l.still(): // it is from before the stamp went elsewhere and came back
+		for _, t := range l.tasks {
+			if t.State == bulkhead.TaskRunning && !t.busy {
+				l.stop(l.context(), t, "its data is not the stamp's any more", false)
+			}
+		}
+		return fmt.Errorf("what it ran on is not its data any more")
+	case !holds:
+		err := l.a.c.Volumes.Install(ref(s), s.Copy)
+		if err != nil && (s.Desired != bulkhead.DesiredDeleted || !errors.Is(err, bulkhead.ErrNotFound)) {
+			return err
+		}
+	}
+	l.settled = s.Copy
+	return nil
+}
+
 // save makes the assignment durable if it is not.
 func (l *stampLoop) save() error {
 	if !l.dirty {
 		return nil
 	}
-	if err := l.a.saveAssignment(l.assignment); err != nil {
+	if err := l.a.saveAssignment(l.assignment, l.left); err != nil {
 		return err
 	}
 	l.dirty = false
@@ -187,7 +226,7 @@ func (l *stampLoop) assigned(as bulkhead.Assignment) {
 	if reflect.DeepEqual(as, l.assignment) {
 		return
 	}
-	l.assignment, l.dirty = as, true
+	l.assignment, l.dirty, l.left = as, true, false
 	if l.deleted && (as.Stamp.Desired != bulkhead.DesiredDeleted || as.Stamp.Purge) {
 		l.deleted = false
 	}
@@ -205,8 +244,10 @@ func (l *stampLoop) forgotten(ref bulkhead.StampRef) {
 	}
 	l.blind = false
 	if l.assignment.Stamp.Desired != bulkhead.DesiredDeleted {
-		// It belongs elsewhere now: what it wrote here is set aside, not destroyed.
+		// It belongs elsewhere now: what it wrote here is set aside, not destroyed. Where
+		// another node has it by now, that one's data is what counts.
 		l.assignment.Stamp.Desired, l.dirty = bulkhead.DesiredDeleted, true
+		l.left = ref.Epoch > l.assignment.Stamp.Epoch
 	}
 	l.forget = true
 }
@@ -261,8 +302,11 @@ func (l *stampLoop) perform(ctx context.Context, a plan.Action) {
 func (l *stampLoop) stop(ctx context.Context, t *task, reason string, failed bool) {
 	t.State, t.Message, t.drop = bulkhead.TaskStopping, reason, !failed
 	t.stopProbe()
-	id, signal, grace := t.ID, t.care.Signal, t.care.Grace
+	id, signal, grace, address := t.ID, t.care.Signal, t.care.Grace, t.Address
 	l.step(ctx, t, func(ctx context.Context) error {
+		if !failed && address.IsValid() {
+			l.a.c.Rest(ctx, address)
+		}
 		return l.insist(ctx, "stop task", id, func() error {
 			err := l.a.c.Runtime.Stop(ctx, id, signal, grace)
 			if errors.Is(err, bulkhead.ErrInvalid) { // no such signal
@@ -537,9 +581,9 @@ func (l *stampLoop) teardown(ctx context.Context, next *plan.Next) {
 		return
 	}
 	l.tearing = true
-	s := l.assignment.Stamp
+	s, left := l.assignment.Stamp, l.left
 	l.due = append(l.due, func() {
-		err := l.raze(ctx, s)
+		err := l.raze(ctx, s, left)
 		if ctx.Err() != nil {
 			return
 		}
@@ -550,7 +594,7 @@ func (l *stampLoop) teardown(ctx context.Context, next *plan.Next) {
 				l.retryAt = time.Now().Add(5 * time.Second)
 				return
 			}
-			l.retryAt = time.Time{}
+			l.retryAt, l.settled = time.Time{}, ""
 			l.deleted = l.assignment.Stamp.Desired == bulkhead.DesiredDeleted && l.assignment.Stamp.Purge == s.Purge
 			l.saveTasks()
 		})
@@ -593,7 +637,7 @@ func (l *stampLoop) tell(next plan.Next) {
 
 // publish swaps the view and the stamp's names; it tells whether anything changed.
 func (l *stampLoop) publish(next plan.Next) bool {
-	view := &plan.Local{Stamp: l.assignment.Stamp, Tasks: l.list(), Phase: next.Phase, Message: next.Message}
+	view := &plan.Local{Stamp: l.assignment.Stamp, Tasks: l.list(), Phase: next.Phase, Message: next.Message, Left: l.left}
 	slices.SortFunc(view.Tasks, func(a, b bulkhead.Task) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Slot, b.Slot), a.Created.Compare(b.Created))
 	})
@@ -614,6 +658,9 @@ func (l *stampLoop) publish(next plan.Next) bool {
 }
 
 func (l *stampLoop) phaseEvent(was bulkhead.Phase, s bulkhead.StampStatus) {
+	if l.assignment.Stamp.Switching() { // the move tells
+		return
+	}
 	switch s.Phase {
 	case bulkhead.PhaseRunning, bulkhead.PhaseDegraded, bulkhead.PhaseFailed, bulkhead.PhaseStopped, bulkhead.PhaseDeleted:
 		m := s.Message

@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"bulkhead"
@@ -138,7 +140,14 @@ func (p *process) openAgent(ctx context.Context) error {
 		return err
 	}
 	joined := time.Now()
-	workers := agent.New(agent.Config{
+	var workers *agent.Agent
+	var routing sync.Mutex
+	feed := func() { // from what the agent knows to the gateway's table
+		routing.Lock()
+		defer routing.Unlock()
+		p.gateway.SetRoutes(plan.Routes(workers.Stamps(), workers.Places()))
+	}
+	workers = agent.New(agent.Config{
 		Node: func() bulkhead.Node {
 			n := hostNode(c.Node, c.Data, c.Version, engineVersion, joined)
 			n.Region, n.Zone, n.Labels = c.Region, c.Zone, c.Labels
@@ -160,7 +169,19 @@ func (p *process) openAgent(ctx context.Context) error {
 		Keys:    p.sealer,
 		Changed: func() { poke(p.routes) },
 		Servers: p.servers,
-		Log:     c.Log.With("part", "agent"),
+		Rest: func(ctx context.Context, task netip.Addr) {
+			ctx, cancel := context.WithTimeout(ctx, restMost)
+			defer cancel()
+			feed()
+			p.gateway.Rest(ctx, task)
+		},
+		Dial: func(ctx context.Context, node bulkhead.Peer) (net.Conn, error) {
+			if c.Advertise == "" {
+				return nil, bulkhead.Errorf(bulkhead.ErrUnavailable, "this node advertises no address")
+			}
+			return p.call(ctx, node, []string{copyProtocol})
+		},
+		Log: c.Log.With("part", "agent"),
 	})
 	p.metrics.MustRegister(newStampMetrics(c.Version, workers.Stamps))
 
@@ -187,7 +208,10 @@ func (p *process) openAgent(ctx context.Context) error {
 	p.add("agent", workers.Run)
 	if c.Advertise != "" {
 		p.add("hop", onceRouted(func(ctx context.Context) error {
-			s := &http.Server{Handler: p.gateway.HopHandler(), TLSConfig: p.node.Gateway(p.pool, p.known)}
+			s := &http.Server{Handler: p.gateway.HopHandler(), TLSConfig: p.node.Gateway(p.pool, p.known), Protocols: new(http.Protocols)}
+			s.Protocols.SetHTTP1(true)
+			s.Protocols.SetHTTP2(true)
+			p.serveCopies(ctx, s, workers)
 			return serve(ctx, p.listeners["hop"], s, func() {})
 		}))
 	}
@@ -197,19 +221,23 @@ func (p *process) openAgent(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		p.gateway.SetRoutes(plan.Routes(workers.Stamps(), workers.Places()))
+		feed()
 		close(routed)
 		for {
 			select {
 			case <-ctx.Done():
 				return nil
 			case <-p.routes:
-				p.gateway.SetRoutes(plan.Routes(workers.Stamps(), workers.Places()))
+				feed()
 			}
 		}
 	})
 	return nil
 }
+
+// restMost is how long a task that is to stop is given for requests under way, before
+// it is told.
+const restMost = 5 * time.Second
 
 // servers takes the addresses of all servers. A server's own machine asks itself
 // first.
@@ -239,9 +267,43 @@ func (p *process) hop(ctx context.Context, node bulkhead.NodeName, protocols []s
 	if i < 0 {
 		return nil, fmt.Errorf("the gateway of node %s is not known", node)
 	}
-	config := p.node.Hop(p.pool, node, peers[i].UID)
+	return p.call(ctx, peers[i], protocols)
+}
+
+// call dials where another node listens for the others, and makes sure that it is that
+// node.
+func (p *process) call(ctx context.Context, node bulkhead.Peer, protocols []string) (net.Conn, error) {
+	config := p.node.Hop(p.pool, node.Node, node.UID)
 	config.NextProtos = protocols
 	ctx, cancel := context.WithTimeout(ctx, hopMost)
 	defer cancel()
-	return (&tls.Dialer{NetDialer: &net.Dialer{KeepAlive: 15 * time.Second}, Config: config}).DialContext(ctx, "tcp", peers[i].Gateway)
+	return (&tls.Dialer{NetDialer: &net.Dialer{KeepAlive: 15 * time.Second}, Config: config}).DialContext(ctx, "tcp", node.Gateway)
+}
+
+// copyProtocol is what agents speak that copy a stamp's data from each other, over the
+// listener of the gateways. The other end of Dial is Serve, both of package agent.
+const copyProtocol = "bulkhead-copy/1"
+
+// serveCopies lets other nodes copy stamps that move to them. Who may is not who may
+// hand requests over, and gets nothing else.
+func (p *process) serveCopies(ctx context.Context, s *http.Server, workers *agent.Agent) {
+	copies := p.node.Gateway(p.pool, func(c keys.Caller) bool { return !c.Expired && workers.Expects(c.Name, c.UID) })
+	copies.NextProtos = []string{copyProtocol}
+	s.TLSConfig.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.Contains(hello.SupportedProtos, copyProtocol) {
+			return copies, nil
+		}
+		return nil, nil //nolint:nilnil // the server's own
+	}
+	s.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
+		copyProtocol: func(_ *http.Server, conn *tls.Conn, _ http.Handler) {
+			state := conn.ConnectionState()
+			caller, err := keys.Identify(&state, p.pool, time.Now())
+			if err != nil { // it was verified a moment ago
+				p.c.Log.Error("identify node", "err", err)
+				return
+			}
+			workers.Serve(ctx, conn, caller.Name, caller.UID)
+		},
+	}
 }
