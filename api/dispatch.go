@@ -70,15 +70,17 @@ func (d *dispatcher) dispatch(changed []store.Change) {
 	d.inner.publish(view, changed)
 }
 
-// stampLocked marks a stamp at the sessions that have told of it, and at that of the
-// node that has it now.
+// stampLocked marks a stamp at the sessions that have told of it, and at those of the
+// nodes that have it now or are to have it.
 func (d *dispatcher) stampLocked(view *store.Snapshot, name bulkhead.StampName) {
 	for _, s := range d.holders[name] {
 		s.inbox.stamp(name)
 	}
 	if stamp, ok := view.Stamps.Get(name); ok {
-		if s := d.sessions[stamp.Node]; s != nil {
-			s.inbox.stamp(name)
+		for _, node := range stamp.Nodes() {
+			if s := d.sessions[node]; s != nil {
+				s.inbox.stamp(name)
+			}
 		}
 	}
 }
@@ -100,6 +102,9 @@ func (d *dispatcher) close(s *nodeSession) (current bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for name := range s.told {
+		d.releaseLocked(s, name)
+	}
+	for name := range s.asked {
 		d.releaseLocked(s, name)
 	}
 	current = d.sessions[s.node] == s

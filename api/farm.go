@@ -191,28 +191,40 @@ func (s *Server) cordonNode(ctx context.Context, text string, cordoned bool) (No
 	if err != nil {
 		return NodeView{}, err
 	}
-	var node bulkhead.Node
-	err = s.c.Store.Update(ctx, func(tx *store.Tx) error {
-		var ok bool
-		if node, ok = tx.Nodes.Get(name); !ok {
-			return noNode(name)
+	node, err := s.changeNode(ctx, name, func(n *bulkhead.Node) (kind, what string) {
+		if n.Cordoned == cordoned {
+			return "", ""
 		}
-		if node.Cordoned == cordoned {
-			return nil
-		}
-		node.Cordoned = cordoned
-		tx.Nodes.Put(node)
-		kind, what := "node.uncordoned", "takes new stamps again"
+		n.Cordoned = cordoned
 		if cordoned {
-			kind, what = "node.cordoned", "takes no new stamps"
+			return "node.cordoned", "takes no new stamps"
 		}
-		tx.Event(bulkhead.Event{Type: kind, Node: name, Actor: actor(ctx), Message: fmt.Sprintf("node %s %s", name, what)})
-		return nil
+		return "node.uncordoned", "takes new stamps again"
 	})
 	if err != nil {
 		return NodeView{}, err
 	}
 	return showNode(s.c.Store.View(), node), nil
+}
+
+// changeNode changes what operators say of a node, with the event that change names;
+// none: it is so already.
+func (s *Server) changeNode(ctx context.Context, name bulkhead.NodeName, change func(*bulkhead.Node) (kind, what string)) (bulkhead.Node, error) {
+	var node bulkhead.Node
+	err := s.c.Store.Update(ctx, func(tx *store.Tx) error {
+		var ok bool
+		if node, ok = tx.Nodes.Get(name); !ok {
+			return noNode(name)
+		}
+		kind, what := change(&node)
+		if kind == "" {
+			return nil
+		}
+		tx.Nodes.Put(node)
+		tx.Event(bulkhead.Event{Type: kind, Node: name, Actor: actor(ctx), Message: fmt.Sprintf("node %s %s", name, what)})
+		return nil
+	})
+	return node, err
 }
 
 func noNode(name bulkhead.NodeName) error {
@@ -250,7 +262,7 @@ func (s *Server) removeNode(ctx context.Context, text string, loseData bool) (No
 		case len(out.Lost) > 0 && !loseData:
 			return bulkhead.Errorf(bulkhead.ErrConflict, "node %s has the data of %s", name, some(names(out.Lost))).
 				WithHint("delete those stamps first, or give their data up with --lose-data")
-		case len(out.Moved)+len(out.Lost) > 0 && node.State == bulkhead.NodeReady && !node.Cordoned:
+		case len(out.Moved)+len(out.Lost) > 0 && node.Takes():
 			return bulkhead.Errorf(bulkhead.ErrConflict, "node %s is up and has %d stamps", name, len(out.Moved)+len(out.Lost)).
 				WithHint("bulkhead node cordon %s first: so nobody removes a machine by mistake", name)
 		}

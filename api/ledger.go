@@ -156,6 +156,8 @@ func (n *nodeAPI) enterReport(tx *store.Tx, name bulkhead.NodeName, r bulkhead.N
 		if ok && st.Node == name && stamp.Node == name && stamp.UID == st.UID && stamp.Epoch == st.Epoch {
 			tx.Statuses.PutNew(st)
 		}
+	case r.Arrival != nil:
+		enterArrival(tx, name, *r.Arrival)
 	case r.Event != nil:
 		e := *r.Event
 		if e.Stamp != "" {
@@ -177,7 +179,8 @@ func (n *nodeAPI) enterNode(tx *store.Tx, name bulkhead.NodeName, node bulkhead.
 		n.s.c.Logger.Warn("node with wrong labels: they are left out", "node", name, "err", err)
 		node.Region, node.Zone, node.Labels = was.Region, was.Zone, was.Labels
 	}
-	node.Name, node.UID, node.Joined, node.Cordoned = name, was.UID, was.Joined, was.Cordoned
+	node.Name, node.UID, node.Joined = name, was.UID, was.Joined
+	node.Cordoned, node.Draining = was.Cordoned, was.Draining
 	node.State, node.Seen, node.Server, node.Silent, node.Spared = bulkhead.NodeReady, now, n.s.c.Name, time.Time{}, time.Time{}
 	tx.Nodes.Put(node)
 	if was.State != bulkhead.NodeReady {

@@ -230,8 +230,9 @@ type nodeSession struct {
 	// What follows is of the goroutine that sends the orders. told is what the node
 	// has, as far as it was told.
 	told  map[bulkhead.StampName]bulkhead.StampRef
-	kept  bool     // back something that is the node's
-	named []string // servers that the node was told of
+	asked map[bulkhead.StampName]bulkhead.Fetch // likewise, of what is to come to it
+	kept  bool                                  // back something that is the node's
+	named []string                              // servers that the node was told of
 }
 
 // NodeHandler serves the listener on which nodes, other servers and machines that
@@ -331,6 +332,7 @@ func (n *nodeAPI) serve(ctx context.Context, caller keys.Caller, conn NodeConn) 
 	session := &nodeSession{
 		node: name, uid: caller.UID, cancel: cancel, done: ctx.Done(), inbox: newInbox(),
 		orders: make(chan bulkhead.NodeOrder, 16), told: map[bulkhead.StampName]bulkhead.StampRef{},
+		asked: map[bulkhead.StampName]bulkhead.Fetch{},
 	}
 	if old := n.dispatch.open(session); old != nil {
 		old.cancel(errReplaced)
@@ -436,6 +438,9 @@ func (n *nodeAPI) tellStamps(session *nodeSession, p pending, conn NodeConn) err
 	if p.everything {
 		session.kept = false
 		all := maps.Clone(session.told)
+		for name := range session.asked {
+			all[name] = bulkhead.StampRef{}
+		}
 		for name := range n.s.c.Store.View().Stamps.On(session.node) {
 			all[name] = bulkhead.StampRef{}
 		}
@@ -453,11 +458,16 @@ func (n *nodeAPI) tellStamps(session *nodeSession, p pending, conn NodeConn) err
 func (n *nodeAPI) tellStamp(session *nodeSession, name bulkhead.StampName, conn NodeConn) error {
 	n.dispatch.hold(session, name) // first: see dispatcher
 	defer func() {
-		if _, told := session.told[name]; !told {
+		_, told := session.told[name]
+		if _, asked := session.asked[name]; !told && !asked {
 			n.dispatch.release(session, name)
 		}
 	}()
-	stamp, ok := n.s.c.Store.View().Stamps.Get(name)
+	view := n.s.c.Store.View()
+	stamp, ok := view.Stamps.Get(name)
+	if err := session.tellFetch(view, stamp, name, conn); err != nil {
+		return err
+	}
 	was, had := session.told[name]
 	if had && (!ok || stamp.Node != session.node || stamp.UID != was.UID) {
 		if ok && stamp.UID == was.UID {

@@ -65,6 +65,9 @@ type Config struct {
 	Forecast func(view *store.Snapshot, what bulkhead.WhatIf) (bulkhead.Forecast, error)
 	// Meetable refuses a stamp whose terms no node meets. Nil: nobody looks.
 	Meetable func(view *store.Snapshot, s *bulkhead.Stamp) error
+	// Target says where a stamp could move: to that node, or for "" to the best of all
+	// others. Nil: nobody can tell.
+	Target func(view *store.Snapshot, stamp *bulkhead.Stamp, to bulkhead.NodeName) (bulkhead.Transfer, error)
 	// Ready says why the server cannot do its work, or nil. Default: always nil.
 	Ready func() error
 	// Version of Bulkhead. Default: "dev".
@@ -105,6 +108,11 @@ func NewServer(c Config) (*Server, error) {
 	if c.Meetable == nil {
 		c.Meetable = func(*store.Snapshot, *bulkhead.Stamp) error { return nil }
 	}
+	if c.Target == nil {
+		c.Target = func(*store.Snapshot, *bulkhead.Stamp, bulkhead.NodeName) (bulkhead.Transfer, error) {
+			return bulkhead.Transfer{}, bulkhead.Errorf(bulkhead.ErrUnavailable, "this server plans no moves")
+		}
+	}
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
 	}
@@ -140,6 +148,7 @@ func NewServer(c Config) (*Server, error) {
 	s.registerEvents(hapi)
 	s.registerNodes(hapi)
 	s.registerFarm(hapi)
+	s.registerMoves(hapi)
 	s.registerStatus(hapi)
 
 	metrics := promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{})

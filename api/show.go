@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -16,6 +17,7 @@ func (s *Server) show(view *store.Snapshot, st bulkhead.Stamp, tasks bool) Stamp
 		Modules: emptyNotNil(st.Modules), Settings: st.Settings, Secrets: emptyNotNil(slices.Sorted(maps.Keys(st.SecretVersions))),
 		Labels: st.Labels, Desired: st.Desired, Generation: st.Generation, Node: st.Node, Placement: st.Placement, Terms: st.Terms,
 		Hosts: emptyNotNil(st.Hosts), Created: st.Created, Updated: st.Updated, Deleted: st.Deleted,
+		Move:     showMove(view, &st),
 		Services: []StampService{}, Volumes: []bulkhead.VolumeName{}, Routes: emptyNotNil(st.Routes),
 	}
 	if out.Settings == nil {
@@ -61,6 +63,9 @@ func phase(view *store.Snapshot, st bulkhead.Stamp, status bulkhead.StampStatus)
 	observed, message = status.Generation, status.Message
 	if why, ok := preempted(&st); ok {
 		return observed, bulkhead.PhasePending, why
+	}
+	if m := st.Transfer; m != nil && st.Desired == bulkhead.DesiredRunning && (st.Switching() || m.Phase == bulkhead.TransferStarting && status.Phase != bulkhead.PhaseFailed) {
+		return observed, bulkhead.PhaseStarting, fmt.Sprintf("it moves from %s to %s", m.From, m.To)
 	}
 	switch {
 	case status.UID != "" && status.Generation >= st.Generation:

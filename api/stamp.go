@@ -59,6 +59,7 @@ type Stamp struct {
 	Observed   int64                      `json:"observed" doc:"The generation that phase and tasks answer to"`
 	Node       bulkhead.NodeName          `json:"node,omitempty"`
 	Placement  string                     `json:"placement,omitempty" doc:"Why that node, or why none"`
+	Move       *StampMove                 `json:"move,omitempty" doc:"To another node: under way, or the last one"`
 	Terms      bulkhead.Terms             `json:"terms,omitzero" doc:"What it asks of its node"`
 	URL        string                     `json:"url" doc:"Where the stamp answers"`
 	Hosts      []bulkhead.Host            `json:"hosts" nullable:"false"`
@@ -387,7 +388,7 @@ func (s *Server) watchStamp(ctx context.Context, stamp bulkhead.Stamp, send func
 			if !ok {
 				return ctx.Err()
 			}
-			if c.Everything() || c.Key == string(stamp.Name) && (c.Table == store.Stamps || c.Table == store.Statuses) ||
+			if c.Everything() || c.Key == string(stamp.Name) && (c.Table == store.Stamps || c.Table == store.Statuses || c.Table == store.Arrivals) ||
 				c.Table == store.Nodes && c.Key == string(now.Node) {
 				view = s.c.Store.View()
 				break

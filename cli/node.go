@@ -12,8 +12,8 @@ import (
 )
 
 func (c *command) nodeCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "node", Short: "Nodes of the farm: list, show, cordon, uncordon, remove", Aliases: []string{"nodes"}}
-	cmd.AddCommand(c.nodeList(), c.nodeShow(), c.nodeCordon(true), c.nodeCordon(false), c.nodeRemove())
+	cmd := &cobra.Command{Use: "node", Short: "Nodes of the farm: list, show, cordon, drain, remove", Aliases: []string{"nodes"}}
+	cmd.AddCommand(c.nodeList(), c.nodeShow(), c.nodeCordon(true), c.nodeCordon(false), c.nodeDrain(), c.nodeUndrain(), c.nodeRemove())
 	return family(cmd)
 }
 
@@ -40,6 +40,8 @@ func nodeCell(n bulkhead.Node) cell {
 	switch {
 	case n.State != bulkhead.NodeReady:
 		return cell{string(n.State), red}
+	case n.Draining:
+		return cell{"ready, draining", yellow}
 	case n.Cordoned:
 		return cell{"ready, cordoned", yellow}
 	case n.Full:
@@ -117,7 +119,7 @@ func (c *command) nodeCordon(cordoned bool) *cobra.Command {
 		},
 	}
 	if !cordoned {
-		cmd.Use, cmd.Short, cmd.Aliases = "uncordon NAME", "Let new stamps on a node again", []string{"undrain"}
+		cmd.Use, cmd.Short = "uncordon NAME", "Let new stamps on a node again"
 	}
 	return cmd
 }

@@ -21,13 +21,13 @@ import (
 )
 
 func (c *command) stampCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "stamp", Short: "Customers: create, change, stop, delete, look inside", Aliases: []string{"stamps"}}
+	cmd := &cobra.Command{Use: "stamp", Short: "Customers: create, change, stop, move, delete, look inside", Aliases: []string{"stamps"}}
 	cmd.AddCommand(
 		c.stampCreate(), c.stampList(), c.stampShow(), c.stampUpdate(),
 		c.stampVerb("stop", "Stop every task; the data stays", "stopped", (*api.Client).StopStamp),
 		c.stampVerb("start", "Run stamps that were stopped", "running", (*api.Client).StartStamp),
 		c.stampVerb("restart", "Replace every task", "running again", (*api.Client).RestartStamp),
-		c.stampDelete(), c.stampLogs(), c.stampExec(),
+		c.stampMove(), c.stampDelete(), c.stampLogs(), c.stampExec(),
 	)
 	return family(cmd)
 }
@@ -244,7 +244,7 @@ func (c *command) stampList() *cobra.Command {
 							up++
 						}
 					}
-					t.add(string(s.Name), string(s.Product), s.Release, phaseCell(s.Phase), fmt.Sprintf("%d/%d", up, len(s.Services)), string(s.Node), c.age(s.Created), s.URL)
+					t.add(string(s.Name), string(s.Product), s.Release, phaseCell(s.Phase), fmt.Sprintf("%d/%d", up, len(s.Services)), stampNode(s), c.age(s.Created), s.URL)
 				}
 				c.table(t)
 			})
@@ -286,6 +286,15 @@ func (c *command) showStamp(s api.Stamp) {
 	line("url", s.URL)
 	line("node", string(s.Node))
 	line("placed", s.Placement)
+	switch m := s.Move; {
+	case m == nil:
+	case m.Ended == nil:
+		line("moves", moving(m))
+	case m.GivenUp:
+		line("moved", fmt.Sprintf("not to %s, %s ago: %s", cmp.Or(string(m.To), "another node"), c.age(*m.Ended), m.Message))
+	default:
+		line("moved", moved(s.Name, m))
+	}
 	line("created", c.age(s.Created)+" ago")
 	if s.KeptUntil != nil {
 		line("kept until", s.KeptUntil.Format("2006-01-02 15:04"))

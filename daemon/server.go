@@ -69,7 +69,7 @@ func (p *process) openServer(ctx context.Context) (err error) {
 			}
 			return err
 		},
-		Forecast: controller.Forecast, Meetable: controller.Meetable,
+		Forecast: controller.Forecast, Meetable: controller.Meetable, Target: controller.Target,
 		Domain:  p.c.Domain,
 		URL:     p.stampURL,
 		Version: c.Version, Metrics: p.metrics, Logger: c.Log.With("part", "api"),
