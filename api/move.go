@@ -237,7 +237,7 @@ func (s *Server) drainNode(ctx context.Context, text string) (NodeDrain, error) 
 	if err != nil {
 		return NodeDrain{}, err
 	}
-	return NodeDrain{Node: s.showNode(node), Moves: moves}, nil
+	return NodeDrain{Node: showNode(s.c.Store.View(), node), Moves: moves}, nil
 }
 
 func (s *Server) undrainNode(ctx context.Context, text string) (NodeView, error) {
@@ -255,7 +255,7 @@ func (s *Server) undrainNode(ctx context.Context, text string) (NodeView, error)
 	if err != nil {
 		return NodeView{}, err
 	}
-	return s.showNode(node), nil
+	return showNode(s.c.Store.View(), node), nil
 }
 
 // showMove is the move of a stamp that is under way, or else its last; nil: none.

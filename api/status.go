@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"slices"
 
 	"bulkhead"
 	"bulkhead/store"
@@ -148,5 +147,11 @@ func (s *Server) registerNodes(hapi huma.API) {
 }
 
 func showNode(view *store.Snapshot, n bulkhead.Node) NodeView {
-	return NodeView{Node: n, Stamps: slices.AppendSeq([]bulkhead.StampName{}, view.Stamps.On(n.Name))}
+	out := NodeView{Node: n, Stamps: []bulkhead.StampName{}}
+	for name := range view.Stamps.On(n.Name) {
+		if s, ok := view.Stamps.Get(name); ok && s.Node == n.Name { // else it is on its way
+			out.Stamps = append(out.Stamps, name)
+		}
+	}
+	return out
 }

@@ -125,6 +125,16 @@ type volumes struct{ storage }
 
 func (volumes) Delete(bulkhead.StampRef, bool) error { return nil }
 
+func (volumes) Send(context.Context, io.ReadWriter, bulkhead.StampRef, bool) error { return nil }
+
+func (volumes) Fetch(context.Context, io.ReadWriter, bulkhead.StampRef, string, bool, func(int64)) (int64, int, error) {
+	return 0, 0, nil
+}
+func (volumes) Holds(_ bulkhead.StampRef, move string) (bool, error) { return move == "", nil }
+func (volumes) Install(bulkhead.StampRef, string) error              { return nil }
+func (volumes) Leave(bulkhead.StampRef) error                        { return nil }
+func (volumes) Sweep(func(string) bool) error                        { return nil }
+
 type logs struct{ storage }
 
 func (logs) Delete(bulkhead.StampName) error { return nil }
