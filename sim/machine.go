@@ -3,6 +3,7 @@ package sim
 import (
 	"cmp"
 	"context"
+	"io"
 	"net/netip"
 	"slices"
 	"sync"
