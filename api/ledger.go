@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -219,8 +220,12 @@ func newPostbox(l *ledger, s *nodeSession) *postbox {
 	return &postbox{ledger: l, node: s.node, uid: s.uid, lost: s.cancel, room: make(chan struct{}, mostUnwritten)}
 }
 
-// add takes a report, once there is room for it.
+// add takes a report, once there is room for it. Of a stamp's statuses that wait only
+// the last is kept.
 func (p *postbox) add(ctx context.Context, r bulkhead.NodeReport) error {
+	if p.renew(r) {
+		return nil
+	}
 	select {
 	case p.room <- struct{}{}:
 	case <-ctx.Done():
@@ -231,6 +236,20 @@ func (p *postbox) add(ctx context.Context, r bulkhead.NodeReport) error {
 	p.mu.Unlock()
 	p.send()
 	return nil
+}
+
+// renew puts a status in the place of an older one of the same stamp that waits, if
+// there is one.
+func (p *postbox) renew(r bulkhead.NodeReport) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.IndexFunc(p.reports, func(old bulkhead.NodeReport) bool {
+		return r.Status != nil && old.Status != nil && old.Status.Name == r.Status.Name
+	})
+	if i >= 0 {
+		p.reports[i] = r
+	}
+	return i >= 0
 }
 
 // send puts what waits into the ledger, unless something of this node's is there.
