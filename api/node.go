@@ -300,10 +300,9 @@ func (n *nodeAPI) session(w http.ResponseWriter, r *http.Request) {
 	if conn.write(nil) != nil { // the head, so that the node knows that it is let in
 		return
 	}
-	var pulse sync.WaitGroup // ends before w is given back
-	pulse.Go(conn.pulse)
+	conn.live()
+	defer conn.end()
 	n.serve(r.Context(), caller, conn)
-	pulse.Wait()
 }
 
 // ServeNode runs the session of a node over conn until it ends. Who the node is, the
@@ -331,7 +330,7 @@ func (n *nodeAPI) serve(ctx context.Context, caller keys.Caller, conn NodeConn) 
 	defer expiry.Stop()
 	session := &nodeSession{
 		node: name, uid: caller.UID, cancel: cancel, done: ctx.Done(), inbox: newInbox(),
-		orders: make(chan bulkhead.NodeOrder, 16), told: map[bulkhead.StampName]bulkhead.StampRef{},
+		orders: make(chan bulkhead.NodeOrder), told: map[bulkhead.StampName]bulkhead.StampRef{},
 		asked: map[bulkhead.StampName]bulkhead.Fetch{},
 	}
 	if old := n.dispatch.open(session); old != nil {
@@ -351,12 +350,16 @@ func (n *nodeAPI) serve(ctx context.Context, caller keys.Caller, conn NodeConn) 
 func (n *nodeAPI) converse(ctx context.Context, session *nodeSession, conn NodeConn) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel(nil)
-	wg.Go(func() {
-		<-ctx.Done()
+	closed := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		defer close(closed)
 		conn.Close() // nobody waits for the node any more
 	})
+	defer func() {
+		cancel(nil)
+		wg.Wait()
+		<-closed
+	}()
 	hello, err := conn.Receive()
 	if err != nil {
 		return err

@@ -1,9 +1,10 @@
 package api
 
 import (
-	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -45,16 +46,40 @@ type lineConn struct {
 	body   io.Reader
 	dec    *json.Decoder
 	heard  atomic.Int64 // as nanoseconds of Unix time
-	ctx    context.Context
-	cancel context.CancelFunc
+	closed atomic.Bool
+	pulse  *time.Timer // gives a sign of life; there may be thousands of sessions, so it is no goroutine
 }
 
 func newLineConn(w http.ResponseWriter, body io.Reader, now func() time.Time) *lineConn {
 	c := &lineConn{lines: &lines{w: w, rc: http.NewResponseController(w)}, now: now, body: body}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.dec = json.NewDecoder(c)
 	c.hear()
 	return c
+}
+
+// live gives signs of life from now on, until end.
+func (c *lineConn) live() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pulse = time.AfterFunc(nodePulse, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		switch {
+		case c.err != nil: // who was told so has closed, or will
+		case c.writeLocked([]byte{'\n'}) != nil:
+			c.Close() // it cannot hear us
+		default:
+			c.pulse.Reset(nodePulse)
+		}
+	})
+}
+
+// end returns when nothing is written any more, so that the answer can be given back.
+func (c *lineConn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = errors.Join(c.err, net.ErrClosed)
+	c.pulse.Stop()
 }
 
 func (c *lineConn) hear()            { c.heard.Store(c.now().UnixNano()) }
@@ -65,37 +90,20 @@ func (c *lineConn) Receive() (r bulkhead.NodeReport, err error) { return r, c.de
 func (c *lineConn) Send(o bulkhead.NodeOrder) error { return c.send(o) }
 
 func (c *lineConn) Close() {
-	c.cancel()
+	c.closed.Store(true)
 	_ = c.rc.SetReadDeadline(time.Now())
 }
 
-// Read reads the body, with a deadline for signs of life. Close first ends ctx and
+// Read reads the body, with a deadline for signs of life. Close first notes that and
 // then sets a deadline in the past: that ends the reading, whatever it is about to do.
 func (c *lineConn) Read(p []byte) (int, error) {
 	_ = c.rc.SetReadDeadline(time.Now().Add(nodeSilence))
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
+	if c.closed.Load() {
+		return 0, net.ErrClosed
 	}
 	n, err := c.body.Read(p)
 	if n > 0 {
 		c.hear()
 	}
 	return n, err
-}
-
-// pulse gives signs of life until Close.
-func (c *lineConn) pulse() {
-	t := time.NewTicker(nodePulse)
-	defer t.Stop()
-	for {
-		select {
-		case <-c.ctx.Done():
-			return
-		case <-t.C:
-			if c.write([]byte{'\n'}) != nil {
-				c.Close() // it cannot hear us
-				return
-			}
-		}
-	}
 }

@@ -50,6 +50,10 @@ func (l *lines) send(item any) error {
 func (l *lines) write(b []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.writeLocked(b)
+}
+
+func (l *lines) writeLocked(b []byte) error {
 	if l.err != nil {
 		return l.err
 	}

@@ -54,7 +54,8 @@ func (w *Way) Fresh() {
 		MaxIdleConnsPerHost:   8,
 		IdleConnTimeout:       90 * time.Second,
 		ResponseHeaderTimeout: 15 * time.Second,
-		HTTP2:                 &http.HTTP2Config{SendPingTimeout: nodePulse, PingTimeout: nodeSilence},
+		// Sessions give signs of life more often, and so need no pings.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 2 * nodePulse, PingTimeout: nodeSilence},
 	})
 	if old != nil {
 		old.CloseIdleConnections()
