@@ -1,17 +1,22 @@
 package clustertest
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"bulkhead"
 	"bulkhead/api"
 )
 
@@ -99,6 +104,16 @@ func (w *Writer) Slowest() time.Duration {
 // acknowledged is not in the file.
 func (w *Writer) Expect(t testing.TB, m *Machine, stamp, path, what string) {
 	t.Helper()
+	w.Kept(t, m, stamp, path, what)
+	if len(w.failures) > 0 {
+		t.Errorf("%s: %d requests failed:\n%s", what, len(w.failures), strings.Join(w.failures[:min(len(w.failures), 10)], "\n"))
+	}
+}
+
+// Kept ends the writing, and fails the test when what was acknowledged is not in the
+// file.
+func (w *Writer) Kept(t testing.TB, m *Machine, stamp, path, what string) {
+	t.Helper()
 	close(w.stop)
 	w.done.Wait()
 	got := map[int]bool{}
@@ -117,9 +132,114 @@ func (w *Writer) Expect(t testing.TB, m *Machine, stamp, path, what string) {
 	if len(lost) > 0 || len(w.written) == 0 {
 		t.Errorf("%s: acknowledged writes are lost: %v", what, lost[:min(len(lost), 20)])
 	}
-	if len(w.failures) > 0 {
-		t.Errorf("%s: %d requests failed:\n%s", what, len(w.failures), strings.Join(w.failures[:min(len(w.failures), 10)], "\n"))
+}
+
+// blob writes a file of random content into the volume of a stamp of the keeper product.
+func (m *Machine) blob(s api.Stamp, name string, size int64) {
+	m.T.Helper()
+	f, err := os.Create(filepath.Join(m.Data(), "volumes", "stamps", string(s.Name)+"."+s.UID, "data", "_data", name))
+	if err != nil {
+		m.T.Fatal(err)
 	}
+	source := rand.NewChaCha8([32]byte{1})
+	if _, err := io.CopyN(f, source, size); err != nil {
+		m.T.Fatal(err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		m.T.Fatal(err)
+	}
+}
+
+// oneWriter looks all the time whether a stamp's tasks run at more than one node, until
+// the returned function is called.
+func (f *trio) oneWriter(stamp string) (end func()) {
+	stop := make(chan struct{})
+	var done sync.WaitGroup
+	done.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+			var at []string
+			for _, n := range f.nodes {
+				if n.tasks()[bulkhead.StampName(stamp)] {
+					at = append(at, n.Name)
+				}
+			}
+			if len(at) > 1 {
+				f.T.Errorf("%s runs at %v at the same time", stamp, at)
+				return
+			}
+		}
+	})
+	return func() { close(stop); done.Wait() }
+}
+
+// killed is who is killed in the middle of a move, and when.
+type killed struct {
+	who   string // from, to or leader
+	phase bulkhead.TransferPhase
+}
+
+// moveThroughKills kills whoever takes part in a move at each of its steps: it goes on,
+// or the stamp stays where it is; either way it runs in one place, with all that was
+// acknowledged.
+func moveThroughKills(t *testing.T, f *trio) {
+	n1, n2 := f.nodes[0], f.nodes[1]
+	n1.blob(f.servers[0].Stamp("globex"), "blob", 150<<20)
+	end := f.oneWriter("globex")
+	defer end()
+	path := "/data/killed"
+	w := Write(f.nodes, "globex", path)
+	for _, k := range []killed{
+		{"from", bulkhead.TransferCopying}, {"to", bulkhead.TransferCopying}, {"leader", bulkhead.TransferCopying},
+		{"from", bulkhead.TransferSwitching}, {"to", bulkhead.TransferSwitching}, {"leader", bulkhead.TransferSwitching},
+		{"from", bulkhead.TransferStarting}, {"to", bulkhead.TransferStarting}, {"leader", bulkhead.TransferStarting},
+	} {
+		leader, others := f.leader()
+		from, to := f.nodeOf("globex"), n2
+		if from == n2 {
+			to = n1
+		}
+		victim := map[string]*Machine{"from": from, "to": to, "leader": leader}[k.who]
+		client := others[0].Client(others[1])
+		began := time.Now()
+		if _, err := client.MoveStamp(t.Context(), "globex", to.Name); err != nil {
+			t.Fatal(err)
+		}
+		seen := false
+		for !seen {
+			s, err := client.Stamp(t.Context(), "globex")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Move.Ended != nil {
+				break
+			}
+			seen = s.Move.Phase == k.phase
+		}
+		victim.Kill()
+		if k.who == "leader" {
+			f.again(victim)
+		} else {
+			victim.Start()
+		}
+		var last api.Stamp
+		others[0].Until(2*time.Minute, "the move is over and globex runs", func() error {
+			s, err := client.Stamp(t.Context(), "globex")
+			if last = s; err != nil || s.Move.Ended == nil || s.Phase != bulkhead.PhaseRunning {
+				return fmt.Errorf("%s %+v %w", s.Phase, s.Move, err)
+			}
+			return nil
+		})
+		f.serve(20*time.Second, f.nodes, "globex")
+		t.Logf("%s killed while %s (seen %t): at %s after %v, given up: %q, held for %d ms", k.who, k.phase, seen, last.Node,
+			time.Since(began).Round(time.Millisecond), last.Move.Message, last.Move.HeldMS)
+		f.ready()
+	}
+	w.Kept(t, n1, "globex", path, "killed while it moves")
 }
 
 // Move moves a stamp and waits for the end.
@@ -164,4 +284,91 @@ func TestMove(t *testing.T) {
 			t.Errorf("it is on %s", got)
 		}
 	})
+	t.Run("killed in the middle", func(t *testing.T) { moveThroughKills(t, f) })
+	t.Run("a node is drained", func(t *testing.T) { drained(t, f) })
+	t.Run("wrong input", func(t *testing.T) { wrongMoves(t, f) })
+}
+
+// drained empties a node of several stamps while they are used, and lets it take some
+// again.
+func drained(t *testing.T, f *trio) {
+	s1, n2 := f.servers[0], f.nodes[1]
+	stamps := []string{"kilo", "lima", "mike", "november"}
+	for i, name := range stamps {
+		f.on(name, []string{"plain", "keeper"}[i%2], n2)
+	}
+	f.serve(10*time.Second, f.nodes, stamps...)
+	watch, w := Watch(f.nodes, "kilo", "mike"), Write(f.nodes, "lima", "/data/drained")
+	began := time.Now()
+	out := s1.Run("node", "drain", "n2")
+	t.Logf("drained in %v:\n%s", time.Since(began).Round(time.Millisecond), out)
+	for _, name := range stamps {
+		if !strings.Contains(out, "stamp "+name+" moved from n2 to n") {
+			t.Errorf("the move of %s is not told", name)
+		}
+		if got := s1.Stamp(name).Node; got == "n2" {
+			t.Errorf("%s is still there", name)
+		}
+	}
+	if tasks := n2.tasks(); len(tasks) > 0 {
+		t.Errorf("it runs %v", tasks)
+	}
+	watch.Expect(t, "a node is drained")
+	w.Expect(t, f.nodes[0], "lima", "/data/drained", "a node is drained")
+	s1.Run("stamp", "create", "oscar", "--product", "plain")
+	if got := s1.Stamp("oscar").Node; got == "n2" {
+		t.Error("a node that is drained is given a stamp")
+	}
+	if out := s1.Run("node", "list"); !strings.Contains(out, "draining") {
+		t.Errorf("the list does not show it:\n%s", out)
+	}
+	s1.Run("node", "undrain", "n2")
+	s1.Move("lima", "n2")
+}
+
+// wrongMoves are refused in one line each, and change nothing.
+func wrongMoves(t *testing.T, f *trio) {
+	s1 := f.servers[0]
+	s1.Run("stamp", "create", "papa", "--product", "plain", "--constraint", "node.hostname==n2")
+	f.serve(10*time.Second, f.nodes, "papa")
+	s1.Run("node", "cordon", "n3")
+	defer s1.Run("node", "uncordon", "n3")
+	state := func() (out string) {
+		for _, n := range s1.Nodes() {
+			out += fmt.Sprintln(n.Name, n.Draining, n.Cordoned, n.Stamps)
+		}
+		return out
+	}
+	sorted := func(s string) string {
+		lines := strings.Split(s, "\n")
+		slices.Sort(lines)
+		return strings.Join(lines, "\n")
+	}
+	before := sorted(state())
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"node", "drain", "n2"}, "node n2 cannot be drained: papa would have no place: no node is with node.hostname==n2"},
+		{[]string{"node", "drain", "n9"}, "node n9 does not exist"},
+		{[]string{"node", "undrain", "n9"}, "node n9 does not exist"},
+		{[]string{"node", "drain"}, "NAME"},
+		{[]string{"stamp", "move", "papa", "--to", "n9"}, "node n9 does not exist"},
+		{[]string{"stamp", "move", "papa", "--to", "n2"}, "stamp papa is on n2 already"},
+		{[]string{"stamp", "move", "papa", "--to", "n3"}, "node n3 is cordoned: it takes no stamps"},
+		{[]string{"stamp", "move", "papa", "--to", "n1"}, "no node is with node.hostname==n2 and with node.hostname==n1"},
+		{[]string{"stamp", "move", "papa", "--to", "No Node"}, "No Node"},
+		{[]string{"stamp", "move", "papa"}, "no node is with node.hostname==n2"},
+		{[]string{"stamp", "move", "nobody"}, "stamp nobody does not exist"},
+		{[]string{"stamp", "move", "papa", "--cancel"}, "stamp papa is not moving"},
+		{[]string{"stamp", "move", "papa", "--cancel", "--to", "n1"}, "exclude each other"},
+	} {
+		out, code := s1.Try(c.args...)
+		if code == 0 || !strings.Contains(out, c.want) || strings.Count(strings.TrimSpace(out), "\n") > 1 {
+			t.Errorf("bulkhead %s: exit code %d, %s", strings.Join(c.args, " "), code, out)
+		}
+	}
+	if after := sorted(state()); after != before {
+		t.Errorf("something has changed:\n%s\n%s", before, after)
+	}
 }

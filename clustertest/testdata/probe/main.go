@@ -132,6 +132,21 @@ func serve(addr string) {
 		}
 		return "written", f.Sync()
 	})
+	answer("/poke", func(r *http.Request) (any, error) { // somewhere in a file that is there
+		f, err := os.OpenFile(q(r, "path"), os.O_WRONLY, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		at, err := strconv.ParseInt(q(r, "at"), 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := f.WriteAt([]byte(q(r, "text")), at); err != nil {
+			return nil, err
+		}
+		return "poked", f.Sync()
+	})
 	answer("/lookup", func(r *http.Request) (any, error) { return net.DefaultResolver.LookupHost(r.Context(), q(r, "name")) })
 	answer("/fetch", func(r *http.Request) (any, error) {
 		resp, err := client.Get(q(r, "url"))
