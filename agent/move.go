@@ -276,18 +276,19 @@ func (in *incoming) pass(ctx context.Context, last bool, before int64) (bytes in
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	if err := writeMessage(conn, copyRequest{order.StampRef, order.Move, last}); err != nil {
+	other := patient{conn}
+	if err := writeMessage(other, copyRequest{order.StampRef, order.Move, last}); err != nil {
 		return 0, 0, fmt.Errorf("ask node %s for the data: %w", order.From.Node, err)
 	}
 	var answer copyAnswer
-	if err := readMessage(conn, &answer); err != nil {
+	if err := readMessage(other, &answer); err != nil {
 		return 0, 0, fmt.Errorf("ask node %s for the data: %w", order.From.Node, err)
 	}
 	if answer.Refused != "" {
 		return 0, 0, fmt.Errorf("node %s: %s", order.From.Node, answer.Refused)
 	}
 	told := time.Now()
-	return in.a.c.Volumes.Fetch(ctx, patient{conn}, order.StampRef, order.Move, last, func(bytes int64) {
+	return in.a.c.Volumes.Fetch(ctx, other, order.StampRef, order.Move, last, func(bytes int64) {
 		if time.Since(told) > tellEvery {
 			told = time.Now()
 			in.count(before+bytes, in.passes())
