@@ -194,9 +194,15 @@ func moveThroughKills(t *testing.T, f *trio) {
 	path := "/data/killed"
 	w := Write(f.nodes, "globex", path)
 	for _, k := range []killed{
-		{"from", bulkhead.TransferCopying}, {"to", bulkhead.TransferCopying}, {"leader", bulkhead.TransferCopying},
-		{"from", bulkhead.TransferSwitching}, {"to", bulkhead.TransferSwitching}, {"leader", bulkhead.TransferSwitching},
-		{"from", bulkhead.TransferStarting}, {"to", bulkhead.TransferStarting}, {"leader", bulkhead.TransferStarting},
+		{"from", bulkhead.TransferCopying},
+		{"to", bulkhead.TransferCopying},
+		{"leader", bulkhead.TransferCopying},
+		{"from", bulkhead.TransferSwitching},
+		{"to", bulkhead.TransferSwitching},
+		{"leader", bulkhead.TransferSwitching},
+		{"from", bulkhead.TransferStarting},
+		{"to", bulkhead.TransferStarting},
+		{"leader", bulkhead.TransferStarting},
 	} {
 		leader, others := f.leader()
 		from, to := f.nodeOf("globex"), n2
@@ -356,8 +362,8 @@ func wrongMoves(t *testing.T, f *trio) {
 		{[]string{"stamp", "move", "papa", "--to", "n9"}, "node n9 does not exist"},
 		{[]string{"stamp", "move", "papa", "--to", "n2"}, "stamp papa is on n2 already"},
 		{[]string{"stamp", "move", "papa", "--to", "n3"}, "node n3 is cordoned: it takes no stamps"},
-		{[]string{"stamp", "move", "papa", "--to", "n1"}, "no node is with node.hostname==n2 and with node.hostname==n1"},
-		{[]string{"stamp", "move", "papa", "--to", "No Node"}, "No Node"},
+		{[]string{"stamp", "move", "papa", "--to", "n1"}, "no node is with node.hostname==n2 with node.hostname==n1"},
+		{[]string{"stamp", "move", "papa", "--to", "No Node"}, "is not a DNS label"},
 		{[]string{"stamp", "move", "papa"}, "no node is with node.hostname==n2"},
 		{[]string{"stamp", "move", "nobody"}, "stamp nobody does not exist"},
 		{[]string{"stamp", "move", "papa", "--cancel"}, "stamp papa is not moving"},
