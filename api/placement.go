@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -122,45 +123,21 @@ func (s *Server) createStamps(ctx context.Context, specs []StampSpec, placed boo
 		}
 		seen[names[i]] = true
 	}
-	var changes <-chan []store.Change
+	b := &batch{s: s, ctx: ctx, specs: specs, names: names, request: requestOf(ctx)}
+	made := false
 	if placed {
-		watching, stop := context.WithCancel(ctx)
-		defer stop()
-		_, changes = s.c.Store.WatchMany(watching)
+		var err error
+		if made, err = b.createPlaced(); err != nil {
+			return nil, err
+		}
 	}
-	request := requestOf(ctx)
-	err := s.c.Store.Update(ctx, func(tx *store.Tx) error {
-		made := 0
-		for i, spec := range specs {
-			if old, ok := tx.Stamps.Peek(names[i]); ok {
-				if _, again := requested(old, request); again { // it is asked for again
-					continue
-				}
-				return bulkhead.Errorf(bulkhead.ErrConflict, "stamp %s exists already", names[i]).WithHint("no stamp of the batch was made")
-			}
-			st, err := s.design(tx, nil, change{
-				name: names[i], product: spec.Product, version: spec.Release, modules: spec.Modules, set: spec.Settings, labels: spec.Labels, terms: spec.Terms, ctx: ctx,
-			})
-			if err != nil {
-				return err
-			}
-			st.Request = request
-			tx.Stamps.Put(st)
-			made++
+	if !made {
+		if err := s.c.Store.Update(ctx, b.create); err != nil {
+			return nil, err
 		}
-		if made > 0 {
-			tx.Event(bulkhead.Event{
-				Time: s.c.Now().UTC(), Type: "stamps.created", Actor: actor(ctx),
-				Message: fmt.Sprintf("%d stamps created at once, from %s to %s", made, slices.Min(names), slices.Max(names)),
-			})
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
 	}
 	if placed {
-		if err := s.decided(ctx, changes, names); err != nil {
+		if err := s.decided(ctx, names); err != nil {
 			return nil, err
 		}
 	}
@@ -173,8 +150,94 @@ func (s *Server) createStamps(ctx context.Context, specs []StampSpec, placed boo
 	return out, nil
 }
 
+// batch are stamps that are made together.
+type batch struct {
+	s       *Server
+	ctx     context.Context
+	specs   []StampSpec
+	names   []bulkhead.StampName
+	request string
+}
+
+// design works out those of the stamps that this request has not made already.
+func (b *batch) design(tx *store.Tx) ([]*bulkhead.Stamp, error) {
+	var out []*bulkhead.Stamp
+	for i, spec := range b.specs {
+		if old, ok := tx.Stamps.Peek(b.names[i]); ok {
+			if _, again := requested(old, b.request); again {
+				continue
+			}
+			return nil, bulkhead.Errorf(bulkhead.ErrConflict, "stamp %s exists already", b.names[i]).WithHint("no stamp of the batch was made")
+		}
+		st, err := b.s.design(tx, nil, change{
+			name: b.names[i], product: spec.Product, version: spec.Release, modules: spec.Modules, set: spec.Settings, labels: spec.Labels, terms: spec.Terms, ctx: b.ctx,
+		})
+		if err != nil {
+			return nil, err
+		}
+		st.Request = b.request
+		out = append(out, &st)
+	}
+	return out, nil
+}
+
+// create makes the stamps; the leader places them.
+func (b *batch) create(tx *store.Tx) error {
+	stamps, err := b.design(tx)
+	for _, st := range stamps {
+		tx.Stamps.Put(*st)
+	}
+	b.tell(tx, len(stamps))
+	return err
+}
+
+// tell adds an event for so many stamps that were made.
+func (b *batch) tell(tx *store.Tx, made int) {
+	if made > 0 {
+		tx.Event(bulkhead.Event{
+			Time: b.s.c.Now().UTC(), Type: "stamps.created", Actor: actor(b.ctx),
+			Message: fmt.Sprintf("%d stamps created at once, from %s to %s", made, slices.Min(b.names), slices.Max(b.names)),
+		})
+	}
+}
+
+// createPlaced makes and places the stamps in one step, if this server leads. They are
+// worked out before, on a view; that it still holds is a condition.
+func (b *batch) createPlaced() (bool, error) {
+	var stamps []*bulkhead.Stamp
+	seen := errors.New("nothing is to be written yet")
+	err := b.s.c.Store.Update(b.ctx, func(tx *store.Tx) (err error) {
+		if stamps, err = b.design(tx); err == nil {
+			err = seen
+		}
+		return err
+	})
+	if !errors.Is(err, seen) {
+		return false, err
+	}
+	if len(stamps) == 0 {
+		return true, nil
+	}
+	return b.s.c.Create(b.ctx, stamps, func(tx *store.Tx) error {
+		missing := 0
+		for _, st := range stamps {
+			switch was, ok := tx.Stamps.Peek(st.Name); {
+			case !ok:
+				missing++
+			case was.UID != st.UID:
+				return bulkhead.Errorf(bulkhead.ErrConflict, "stamp %s exists already", st.Name).WithHint("no stamp of the batch was made")
+			}
+			if !tx.Releases.Has(store.NewReleaseKey(st.Product, st.Version)) {
+				return bulkhead.Errorf(bulkhead.ErrConflict, "release %s %s was just deleted", st.Product, st.Version)
+			}
+		}
+		b.tell(tx, missing)
+		return nil
+	})
+}
+
 // decided waits until each of the stamps has a node, or a reason why not.
-func (s *Server) decided(ctx context.Context, changes <-chan []store.Change, names []bulkhead.StampName) error {
+func (s *Server) decided(ctx context.Context, names []bulkhead.StampName) error {
 	waiting := make(map[string]bool, len(names))
 	for _, name := range names {
 		waiting[string(name)] = true
@@ -184,7 +247,18 @@ func (s *Server) decided(ctx context.Context, changes <-chan []store.Change, nam
 			delete(waiting, name)
 		}
 	}
-	for len(waiting) > 0 {
+	all := func(view *store.Snapshot) {
+		for name := range waiting {
+			look(view, name)
+		}
+	}
+	if all(s.c.Store.View()); len(waiting) == 0 {
+		return nil
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	view, changes := s.c.Store.WatchMany(ctx)
+	for all(view); len(waiting) > 0; {
 		changed, ok := <-changes
 		if !ok {
 			return context.Cause(ctx)
@@ -193,9 +267,7 @@ func (s *Server) decided(ctx context.Context, changes <-chan []store.Change, nam
 		for _, c := range changed {
 			switch {
 			case c.Everything():
-				for name := range waiting {
-					look(view, name)
-				}
+				all(view)
 			case c.Table == store.Stamps && waiting[c.Key]:
 				look(view, c.Key)
 			}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -226,5 +227,66 @@ func TestPreemptedStampIsStopped(t *testing.T) {
 	shown := f.server.show(f.store.View(), st, false)
 	if shown.Desired != bulkhead.DesiredRunning || shown.Phase != bulkhead.PhasePending || !strings.HasPrefix(shown.Message, st.Preempted) {
 		t.Errorf("users are shown %s, %s: %s", shown.Desired, shown.Phase, shown.Message)
+	}
+}
+
+// TestBatchInOneStep: a server that leads makes and places a batch in one transaction;
+// one that does not leaves the placing to who does.
+func TestBatchInOneStep(t *testing.T) {
+	f := newFixture(t)
+	leads, asked := true, 0
+	f.server.c.Create = func(ctx context.Context, stamps []*bulkhead.Stamp, check func(tx *store.Tx) error) (bool, error) {
+		asked++
+		if !leads {
+			return false, nil
+		}
+		return true, f.store.Update(ctx, func(tx *store.Tx) error {
+			if err := check(tx); err != nil {
+				return err
+			}
+			for _, st := range stamps {
+				made := *st
+				made.Node, made.Placement, made.Epoch = "n1", "by the leader", 1
+				tx.Stamps.Put(made)
+			}
+			return nil
+		})
+	}
+	spec := func(names ...string) (out []StampSpec) {
+		for _, n := range names {
+			out = append(out, StampSpec{Name: n, Product: "shop"})
+		}
+		return out
+	}
+	before := f.store.View().Revision
+	got, err := f.CreateStamps(t.Context(), spec("a", "b"), true)
+	if want := []Placed{{"a", "n1", "by the leader"}, {"b", "n1", "by the leader"}}; err != nil || !slices.Equal(got, want) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if n := f.store.View().Revision - before; n != 1 || asked != 1 {
+		t.Errorf("%d transactions, the leader was asked %d times", n, asked)
+	}
+	if _, err := f.CreateStamps(t.Context(), spec("c", "b"), true); !errors.Is(err, bulkhead.ErrConflict) || f.store.View().Stamps.Len() != 2 {
+		t.Errorf("a batch with a name that is taken: %v", err)
+	}
+	// A name that is taken between the look and the commit.
+	leader := f.server.c.Create
+	f.server.c.Create = func(ctx context.Context, stamps []*bulkhead.Stamp, check func(tx *store.Tx) error) (bool, error) {
+		f.update(func(tx *store.Tx) { tx.Stamps.Put(bulkhead.Stamp{Name: "d", UID: "another"}) })
+		return leader(ctx, stamps, check)
+	}
+	if _, err := f.CreateStamps(t.Context(), spec("d", "e"), true); !errors.Is(err, bulkhead.ErrConflict) || f.store.View().Stamps.Len() != 3 {
+		t.Errorf("a batch that came too late: %v", err)
+	}
+	f.server.c.Create, leads = leader, false
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.CreateStamps(t.Context(), spec("f"), true)
+		done <- err
+	}()
+	f.await("the stamp is there", func(v *store.Snapshot) bool { _, ok := v.Stamps.Get("f"); return ok })
+	f.place("f", "n2")
+	if err := <-done; err != nil || f.stamp("f").Node != "n2" {
+		t.Errorf("without a leader here: %v, on %q", err, f.stamp("f").Node)
 	}
 }

@@ -65,6 +65,10 @@ type Config struct {
 	Forecast func(view *store.Snapshot, what bulkhead.WhatIf) (bulkhead.Forecast, error)
 	// Meetable refuses a stamp whose terms no node meets. Nil: nobody looks.
 	Meetable func(view *store.Snapshot, s *bulkhead.Stamp) error
+	// Create makes stamps that are not there and places them, in one transaction that
+	// check agrees to and may add to. False: it cannot, and nothing was done. Nil: it
+	// never can; the leader places what was made.
+	Create func(ctx context.Context, stamps []*bulkhead.Stamp, check func(tx *store.Tx) error) (bool, error)
 	// Target says where a stamp could move: to that node, or for "" to the best of all
 	// others. Nil: nobody can tell.
 	Target func(view *store.Snapshot, stamp *bulkhead.Stamp, to bulkhead.NodeName) (bulkhead.Transfer, error)
@@ -107,6 +111,9 @@ func NewServer(c Config) (*Server, error) {
 	}
 	if c.Meetable == nil {
 		c.Meetable = func(*store.Snapshot, *bulkhead.Stamp) error { return nil }
+	}
+	if c.Create == nil {
+		c.Create = func(context.Context, []*bulkhead.Stamp, func(tx *store.Tx) error) (bool, error) { return false, nil }
 	}
 	if c.Target == nil {
 		c.Target = func(*store.Snapshot, *bulkhead.Stamp, bulkhead.NodeName) (bulkhead.Transfer, error) {

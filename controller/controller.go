@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"bulkhead"
@@ -35,7 +36,8 @@ type Config struct {
 
 // Controller is one candidate for leadership.
 type Controller struct {
-	c Config
+	c      Config
+	office atomic.Pointer[office] // nil: it does not lead
 }
 
 // New makes a controller. It starts nothing.
@@ -44,7 +46,7 @@ func New(c Config) *Controller {
 		c.Now = time.Now
 	}
 	c.Lease, c.LostAfter = cmp.Or(c.Lease, 10*time.Second), cmp.Or(c.LostAfter, time.Minute)
-	return &Controller{c}
+	return &Controller{c: c}
 }
 
 // Run leads whenever it is elected, until ctx ends.
@@ -84,14 +86,20 @@ type reign struct {
 	// something has changed that may let a stamp go.
 	depart  time.Time
 	leaving bool
+
+	creations chan *creation
 }
 
 // lead plans everything once, and then whatever changed.
 func (c *Controller) lead(ctx context.Context, l *store.Leader) error {
 	c.c.Log.Info("leading")
 	view, changes := c.c.Store.WatchMany(ctx)
-	r := &reign{Controller: c, leader: l, wake: map[bulkhead.StampName]time.Time{}}
+	r := &reign{Controller: c, leader: l, wake: map[bulkhead.StampName]time.Time{}, creations: make(chan *creation)}
 	r.survey(view)
+	over := make(chan struct{})
+	c.office.Store(&office{r.creations, over})
+	defer close(over)
+	defer c.office.Store(nil)
 	for {
 		if !r.c.Now().Before(r.look) {
 			var err error
@@ -164,6 +172,9 @@ func (r *reign) next(ctx context.Context, changes <-chan []store.Change) bool {
 			for _, change := range changed {
 				r.note(change)
 			}
+		case w := <-r.creations:
+			timer.Stop()
+			w.done <- r.create(w)
 		}
 		for name, at := range r.wake {
 			if !r.c.Now().Before(at) {
@@ -263,24 +274,7 @@ func (r *reign) plan(ctx context.Context) error {
 		if s.Transfer != nil {
 			return r.transfer(ctx, view, s, now)
 		}
-		st := step{s, plan.Stamp(s, statusOf(view, s.Name), r.farm, now)}
-		delete(r.wake, s.Name)
-		if !st.Wake.IsZero() {
-			r.wake[s.Name] = st.Wake
-		}
-		switch counted := *s; {
-		case st.Place != "":
-			counted.Node, counted.Units, counted.Preempted = st.Place, st.Units, ""
-			r.farm.SetStamp(&counted, false)
-		case st.Resume:
-			counted.Units, counted.Preempted = st.Units, ""
-			r.farm.SetStamp(&counted, false)
-		}
-		if st.Place == "" && !st.Resume && s.Desired != bulkhead.DesiredDeleted && (s.Node == "" || s.Preempted != "" || r.farm.Adrift(s)) {
-			r.waiting[s.Name] = true
-		} else {
-			delete(r.waiting, s.Name)
-		}
+		st := r.decide(view, s, now)
 		if st.Place == "" && !st.Purge && !st.Erase && !st.Resume && len(st.Evict) == 0 && (st.Reason == "" || st.Reason == s.Placement) {
 			return nil
 		}
@@ -318,6 +312,29 @@ func (r *reign) plan(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// decide plans a stamp, and counts what comes of it.
+func (r *reign) decide(view *store.Snapshot, s *bulkhead.Stamp, now time.Time) step {
+	st := step{s, plan.Stamp(s, statusOf(view, s.Name), r.farm, now)}
+	delete(r.wake, s.Name)
+	if !st.Wake.IsZero() {
+		r.wake[s.Name] = st.Wake
+	}
+	switch counted := *s; {
+	case st.Place != "":
+		counted.Node, counted.Units, counted.Preempted = st.Place, st.Units, ""
+		r.farm.SetStamp(&counted, false)
+	case st.Resume:
+		counted.Units, counted.Preempted = st.Units, ""
+		r.farm.SetStamp(&counted, false)
+	}
+	if st.Place == "" && !st.Resume && s.Desired != bulkhead.DesiredDeleted && (s.Node == "" || s.Preempted != "" || r.farm.Adrift(s)) {
+		r.waiting[s.Name] = true
+	} else {
+		delete(r.waiting, s.Name)
+	}
+	return st
 }
 
 // write writes steps in one transaction, or in several where one has not the room.
@@ -371,8 +388,7 @@ func (s step) write(tx *store.Tx, many bool) bool {
 		now.Generation++
 		event("stamp.expired", "", "its kept data is destroyed: "+s.Reason)
 	case s.Place != "":
-		now.Node, now.Units, now.Placement, now.Preempted, now.Copy = s.Place, s.Units, s.Reason, "", ""
-		now.Epoch++
+		s.place(&now)
 		if !many {
 			event("stamp.placed", s.Place, fmt.Sprintf("on %s: %s", s.Place, s.Reason))
 		}
@@ -392,6 +408,12 @@ func (s step) write(tx *store.Tx, many bool) bool {
 	}
 	tx.Stamps.Put(now)
 	return true
+}
+
+// place grants a stamp to its node.
+func (s step) place(now *bulkhead.Stamp) {
+	now.Node, now.Units, now.Placement, now.Preempted, now.Copy = s.Place, s.Units, s.Reason, "", ""
+	now.Epoch++
 }
 
 // preempt stops a stamp where it is for another one's sake.

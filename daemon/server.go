@@ -58,6 +58,7 @@ func (p *process) openServer(ctx context.Context) (err error) {
 	p.way = api.NewWay([]string{p.own()}, dial)
 	identity.Renewed(p.way.Fresh)
 	p.bundles = images.NewBundles(filepath.Join(c.Data, "bundles"), &images.Target{URL: p.way.URL(), Client: p.way.Client()})
+	leader := controller.New(controller.Config{Store: p.state, Log: c.Log.With("part", "controller"), LostAfter: c.LostAfter})
 	users, err := api.NewServer(api.Config{
 		Store: p.state, Sealer: p.sealer, Registry: blobs, Name: c.Node, Authority: p.authority, Dial: dial,
 		Secrets: func() map[string][]byte { return secrets(keyDir, p.authority) },
@@ -69,7 +70,7 @@ func (p *process) openServer(ctx context.Context) (err error) {
 			}
 			return err
 		},
-		Forecast: controller.Forecast, Meetable: controller.Meetable, Target: controller.Target,
+		Forecast: controller.Forecast, Meetable: controller.Meetable, Create: leader.Create, Target: controller.Target,
 		Domain:  p.c.Domain,
 		URL:     p.stampURL,
 		Version: c.Version, Metrics: p.metrics, Logger: c.Log.With("part", "api"),
@@ -98,9 +99,7 @@ func (p *process) openServer(ctx context.Context) (err error) {
 		return p.replicate(ctx, blobs, func(s bulkhead.Server) *api.Way { return api.NewWay([]string{s.NodeAPI}, dial) })
 	})
 	p.add("sessions", users.Run)
-	p.add("controller", controller.New(controller.Config{
-		Store: p.state, Log: c.Log.With("part", "controller"), LostAfter: c.LostAfter,
-	}).Run)
+	p.add("controller", leader.Run)
 	return nil
 }
 

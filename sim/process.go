@@ -173,7 +173,7 @@ func startNodes(ctx context.Context, program, folder string, s *server, c FleetC
 		"--cpu", fmt.Sprint(c.CPU), "--memory", fmt.Sprint(c.Memory),
 	}
 	if nice, err := exec.LookPath("nice"); err == nil {
-		args = append([]string{nice, "-n", "5"}, args...)
+		args = append([]string{nice, "-n", "10"}, args...)
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = []string{"BULKHEAD_TOKEN=" + s.token} // not where others could read it

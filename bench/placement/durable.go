@@ -102,8 +102,9 @@ func serve(ctx context.Context, dir string) (*server, error) {
 	if err := errors.Join(os.Mkdir(bundle, 0o755), os.WriteFile(filepath.Join(bundle, "compose.yaml"), []byte(product), 0o600)); err != nil {
 		return nil, err
 	}
+	leader := controller.New(controller.Config{Store: state, Log: log})
 	users, err := api.NewServer(api.Config{
-		Store: state, Sealer: sealer, Logger: log, Forecast: controller.Forecast, Registry: http.NotFoundHandler(),
+		Store: state, Sealer: sealer, Logger: log, Forecast: controller.Forecast, Create: leader.Create, Registry: http.NotFoundHandler(),
 		Bundle:   func(context.Context, bulkhead.Digest) (string, error) { return bundle, nil },
 		HasImage: func(context.Context, bulkhead.Image) error { return nil },
 	})
@@ -127,7 +128,7 @@ func serve(ctx context.Context, dir string) (*server, error) {
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = web.Serve(listener) })
 	parts.Go(func() { _ = state.Run(ctx) })
-	parts.Go(func() { _ = controller.New(controller.Config{Store: state, Log: log}).Run(ctx) })
+	parts.Go(func() { _ = leader.Run(ctx) })
 	s := &server{store: state, url: "http://" + listener.Addr().String(), token: token, stop: func() {
 		cancel()
 		users.Close()
