@@ -36,7 +36,7 @@ type trio struct {
 
 // newTrio makes one. Certificates live for a minute, so that every test renews some;
 // n3 and s3 have disks of their own, which can be filled.
-func newTrio(t *testing.T) *trio {
+func newTrio(t testing.TB) *trio {
 	t.Helper()
 	f := &trio{Farm: NewFarm(t)}
 	for i := range 3 {

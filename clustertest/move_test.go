@@ -34,6 +34,11 @@ type Writer struct {
 
 // Write begins to write lines to a file of a stamp.
 func Write(gateways []*Machine, stamp, path string) *Writer {
+	return begin(gateways, func(client *http.Client, g *Machine, n int) error { return write(client, g, stamp, path, n) })
+}
+
+// begin begins to make requests.
+func begin(gateways []*Machine, request func(client *http.Client, gateway *Machine, n int) error) *Writer {
 	w := &Writer{stop: make(chan struct{})}
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 100}}
 	w.done.Go(func() {
@@ -51,7 +56,7 @@ func Write(gateways []*Machine, stamp, path string) *Writer {
 			g := gateways[i%len(gateways)]
 			under.Go(func() {
 				began := time.Now()
-				err := write(client, g, stamp, path, i)
+				err := request(client, g, i)
 				took := time.Since(began)
 				w.mu.Lock()
 				defer w.mu.Unlock()
@@ -67,6 +72,20 @@ func Write(gateways []*Machine, stamp, path string) *Writer {
 	return w
 }
 
+// poke changes a place somewhere in a file of that size.
+func poke(client *http.Client, gateway *Machine, stamp, path string, n int, size int64) error {
+	at := (int64(n) * 7919 << 12) % size
+	return get(client, gateway, stamp, fmt.Sprintf("/poke?path=%s&at=%d&text=%d", url.QueryEscape(path), at, n))
+}
+
+func get(client *http.Client, gateway *Machine, stamp, path string) error {
+	req, err := http.NewRequest(http.MethodGet, "http://"+gateway.HTTP+path, nil)
+	if err != nil {
+		return err
+	}
+	return do(client, req, stamp)
+}
+
 // write appends a line; every other request has a body, which a gateway that holds it
 // must keep whole.
 func write(client *http.Client, gateway *Machine, stamp, path string, n int) error {
@@ -79,6 +98,10 @@ func write(client *http.Client, gateway *Machine, stamp, path string, n int) err
 	if err != nil {
 		return err
 	}
+	return do(client, req, stamp)
+}
+
+func do(client *http.Client, req *http.Request, stamp string) error {
 	req.Host = stamp + ".localhost"
 	resp, err := client.Do(req)
 	if err != nil {
@@ -377,4 +400,44 @@ func wrongMoves(t *testing.T, f *trio) {
 	if after := sorted(state()); after != before {
 		t.Errorf("something has changed:\n%s\n%s", before, after)
 	}
+}
+
+// BenchmarkMove moves a stamp with 1 GiB of data, in which 50 requests a second change
+// something, between two nodes. It prints the medians of how long requests were held, of
+// the slowest answer, of the move as a whole, and of what was copied while the stamp
+// stood still.
+func BenchmarkMove(b *testing.B) {
+	const size = 1 << 30
+	f := newTrio(b)
+	s1, n1 := f.servers[0], f.nodes[0]
+	s1.Publish("keeper", keeperProduct)
+	f.on("globex", "keeper", n1)
+	f.serve(10*time.Second, f.nodes, "globex")
+	n1.blob(s1.Stamp("globex"), "blob", size)
+	if err := os.Chown(filepath.Join(n1.Data(), "volumes", "stamps", "globex."+s1.Stamp("globex").UID, "data", "_data", "blob"), 1000, 1000); err != nil {
+		b.Fatal(err)
+	}
+	w := begin(f.nodes, func(client *http.Client, g *Machine, n int) error {
+		return poke(client, g, "globex", "/data/blob", n, size)
+	})
+	var held, slowest, took []time.Duration
+	for i := 0; b.Loop(); i++ {
+		w.Slowest()
+		m := s1.Move("globex", []string{"n2", "n1"}[i%2])
+		held = append(held, time.Duration(m.HeldMS)*time.Millisecond)
+		took = append(took, m.Ended.Sub(m.Began))
+		slowest = append(slowest, w.Slowest())
+		b.Logf("to %s: held for %v, slowest answer %v, in all %v, %d MiB in %d passes", m.To, held[i], slowest[i].Round(time.Millisecond), took[i].Round(time.Millisecond), m.Bytes>>20, m.Passes)
+	}
+	close(w.stop)
+	w.done.Wait()
+	if len(w.failures) > 0 {
+		b.Errorf("%d requests of %d failed: %s", len(w.failures), len(w.written)+len(w.failures), w.failures[0])
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(quantile(held, 50).Milliseconds()), "held-ms")
+	b.ReportMetric(float64(quantile(slowest, 50).Milliseconds()), "slowest-ms")
+	b.ReportMetric(float64(slices.Max(slowest).Milliseconds()), "worst-ms")
+	b.ReportMetric(float64(quantile(took, 50).Milliseconds()), "move-ms")
+	b.ReportMetric(float64(len(w.written)), "requests")
 }

@@ -2,13 +2,16 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -153,5 +156,153 @@ func TestEarlyAnswer(t *testing.T) {
 		if got["413 too much"] != 100 {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+// TestHop_Moved: a request with a body that another gateway handed over, and that is
+// held for longer than any client would keep its body back, is whole when the stamp goes
+// elsewhere: it is the first gateway that holds it then, and takes it there.
+func TestHop_Moved(t *testing.T) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		fmt.Fprint(w, len(b))
+	}))
+	defer backend.Close()
+	address := netip.MustParseAddrPort(backend.Listener.Addr().String())
+	here := func(epoch int64, backends ...netip.AddrPort) []bulkhead.Route {
+		return []bulkhead.Route{{Host: "acme.localhost", Path: "/", Stamp: "acme", UID: "u", Epoch: epoch, Backends: backends}}
+	}
+	n2 := serve(t, Config{Hold: 10 * time.Second}, here(3)...) // it stops there
+	other := httptest.NewServer(n2.HopHandler())
+	t.Cleanup(func() { other.CloseClientConnections(); other.Close() })
+	n1 := serve(t, Config{Hold: 10 * time.Second, Hop: func(ctx context.Context, _ bulkhead.NodeName, _ ...string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", other.Listener.Addr().String())
+	}}, elsewhere("acme.localhost", 3))
+
+	answers := make(chan string, 2)
+	for _, size := range []int{0, 300 << 10} {
+		go func() {
+			status, got := post(t, n1, strings.Repeat("x", size))
+			answers <- fmt.Sprint(status, " ", got)
+		}()
+	}
+	for n2.hold.held.Load() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(1500 * time.Millisecond) // longer than transports wait for "100 Continue" by themselves
+	n2.SetRoutes([]bulkhead.Route{{Host: "acme.localhost", Stamp: "acme", UID: "u", Epoch: 5, Node: "n1"}})
+	n1.SetRoutes(here(5)) // not up yet
+	time.Sleep(50 * time.Millisecond)
+	n1.SetRoutes(here(5, address))
+	got := []string{<-answers, <-answers}
+	slices.Sort(got)
+	if fmt.Sprint(got) != "[200 0 200 307200]" {
+		t.Errorf("after it moved: %v", got)
+	}
+}
+
+// TestHop_Gone: what was handed over and is held at a node that has nothing of the stamp
+// any more goes back to the first gateway.
+func TestHop_Gone(t *testing.T) {
+	g := serve(t, Config{Hold: 5 * time.Second}, bulkhead.Route{Host: "acme.localhost", Path: "/", Stamp: "acme", UID: "u", Epoch: 3})
+	status := make(chan int, 1)
+	go func() {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodGet, "http://acme.localhost/", nil)
+		g.HopHandler().ServeHTTP(w, r)
+		status <- w.Code
+	}()
+	for g.hold.held.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	g.SetRoutes(nil)
+	if got := <-status; got != http.StatusMisdirectedRequest {
+		t.Errorf("answered %d", got)
+	}
+}
+
+// TestRest: what is taken out of the table has its requests done when Rest returns, and
+// gets none afterwards, however many come in at that moment.
+func TestRest(t *testing.T) {
+	var stopped [2]atomic.Bool
+	var late atomic.Int32
+	var addresses [2]netip.AddrPort
+	for i := range addresses {
+		b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if stopped[i].Load() {
+				late.Add(1)
+			}
+			time.Sleep(time.Millisecond)
+			if stopped[i].Load() {
+				late.Add(1)
+			}
+		}))
+		defer b.Close()
+		addresses[i] = netip.MustParseAddrPort(b.Listener.Addr().String())
+	}
+	// One address per backend is what a task has; here only ports differ.
+	route := func(i int) bulkhead.Route {
+		return bulkhead.Route{Host: "acme.localhost", Path: "/", Stamp: "acme", UID: "u", Epoch: 3, Backends: []netip.AddrPort{addresses[i]}}
+	}
+	g := serve(t, Config{}, route(0))
+	ctx, cancel := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				w := httptest.NewRecorder()
+				g.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://acme.localhost/", nil))
+				if w.Code != http.StatusOK {
+					t.Errorf("answered %d", w.Code)
+				}
+			}
+		})
+	}
+	for i := range 100 {
+		time.Sleep(2 * time.Millisecond)
+		old, now := i%2, (i+1)%2
+		stopped[now].Store(false)
+		g.SetRoutes([]bulkhead.Route{route(now)})
+		g.Rest(t.Context(), addresses[old].Addr())
+		stopped[old].Store(true)
+	}
+	cancel()
+	clients.Wait()
+	if n := late.Load(); n > 0 {
+		t.Errorf("%d requests were at a backend that had come to rest", n)
+	}
+}
+
+// TestSend_StaleTable: a request that has chosen a backend of a table that was replaced
+// in between looks again, unless the backend is still the route's: Rest may have found
+// nobody on the way there.
+func TestSend_StaleTable(t *testing.T) {
+	var asked atomic.Int32
+	backend := backendOf(t, func(http.ResponseWriter, *http.Request) { asked.Add(1) })
+	route := func(backends ...netip.AddrPort) []bulkhead.Route {
+		return []bulkhead.Route{{Host: "acme.localhost", Path: "/", Stamp: "acme", UID: "u", Epoch: 3, Backends: backends}}
+	}
+	for name, c := range map[string]struct {
+		next []bulkhead.Route
+		want error
+	}{"gone": {route(), errNoBackend}, "still there": {append(route(backend), bulkhead.Route{Host: "b.localhost", Stamp: "b"}), nil}} {
+		t.Run(name, func(t *testing.T) {
+			g := serve(t, Config{}, route(backend)...)
+			x := &exchange{gateway: g, host: "acme.localhost", table: g.table.Load(), start: time.Now()}
+			x.route = x.table.route(x.host, "/")
+			b := x.route.backends[0]
+			g.SetRoutes(c.next)
+			before := asked.Load()
+			res, err := x.send(httptest.NewRequest(http.MethodGet, "http://acme.localhost/", nil))
+			if err == nil {
+				res.Body.Close()
+			}
+			if !errors.Is(err, c.want) || (asked.Load() == before) != (c.want != nil) {
+				t.Errorf("%v, asked %d times", err, asked.Load()-before)
+			}
+			if c.want != nil && b.inFlight.Load() != 0 {
+				t.Errorf("%d requests count as under way", b.inFlight.Load())
+			}
+		})
 	}
 }
