@@ -292,8 +292,11 @@ type Policy struct {
 	// Sample is how many nodes are compared for one stamp; 0: 32, and all in a farm
 	// of at most 256 nodes.
 	Sample int `json:"sample,omitempty"`
-	// Moves is how many moves the rebalancer proposes at a time; 0: 8.
+	// Moves is how many stamps move at a time, and how many moves the rebalancer
+	// proposes; 0: 8.
 	Moves int `json:"moves,omitempty"`
+	// Rebalance lets the farm make the moves that it proposes.
+	Rebalance bool `json:"rebalance,omitempty"`
 }
 
 // Tier is a class of stamps.

@@ -86,6 +86,8 @@ type reign struct {
 	// something has changed that may let a stamp go.
 	depart  time.Time
 	leaving bool
+	// rebalance is when to look next whether stamps stand badly; zero: never.
+	rebalance time.Time
 
 	creations chan *creation
 }
@@ -137,7 +139,10 @@ func (c *Controller) lead(ctx context.Context, l *store.Leader) error {
 func (r *reign) survey(view *store.Snapshot) {
 	r.farm = plan.NewFarm(view.Policy())
 	r.todo, r.waiting, r.seen = map[bulkhead.StampName]bool{}, map[bulkhead.StampName]bool{}, 0
-	r.leaving = true
+	r.leaving, r.rebalance = true, time.Time{}
+	if view.Policy().Rebalance {
+		r.rebalance = r.c.Now().Add(plan.RebalanceEvery)
+	}
 	for n := range view.Nodes.All() {
 		r.farm.SetNode(n)
 	}
@@ -149,11 +154,13 @@ func (r *reign) survey(view *store.Snapshot) {
 
 // next waits for something to plan, and takes along whatever else has changed.
 func (r *reign) next(ctx context.Context, changes <-chan []store.Change) bool {
-	for len(r.todo) == 0 && r.c.Now().Before(r.look) && !r.leaving {
+	for len(r.todo) == 0 && r.c.Now().Before(r.look) && !r.leaving && !r.due(r.rebalance) {
 		// A timer of at most an hour, so that a clock that jumps is noticed.
 		pause := min(time.Hour, r.look.Sub(r.c.Now()))
-		if !r.depart.IsZero() {
-			pause = min(pause, max(0, r.depart.Sub(r.c.Now())))
+		for _, at := range []time.Time{r.depart, r.rebalance} {
+			if !at.IsZero() {
+				pause = min(pause, max(0, at.Sub(r.c.Now())))
+			}
 		}
 		for _, at := range r.wake {
 			pause = min(pause, max(0, at.Sub(r.c.Now())))
@@ -181,7 +188,7 @@ func (r *reign) next(ctx context.Context, changes <-chan []store.Change) bool {
 				r.todo[name] = true
 			}
 		}
-		r.leaving = r.leaving || !r.depart.IsZero() && !r.c.Now().Before(r.depart)
+		r.leaving = r.leaving || r.due(r.depart)
 		if r.farm.Loosened() != r.seen {
 			r.seen = r.farm.Loosened()
 			for name := range r.waiting {
@@ -191,6 +198,9 @@ func (r *reign) next(ctx context.Context, changes <-chan []store.Change) bool {
 	}
 	return true
 }
+
+// due tells whether a time has come that is not zero.
+func (r *reign) due(at time.Time) bool { return !at.IsZero() && !r.c.Now().Before(at) }
 
 // note takes a change into account.
 func (r *reign) note(change store.Change) {

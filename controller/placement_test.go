@@ -5,8 +5,10 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"bulkhead"
+	"bulkhead/plan"
 	"bulkhead/store"
 )
 
@@ -149,6 +151,39 @@ func TestControllerMovesAdrift(t *testing.T) {
 		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("n2", 1<<30)) })
 		if got := get(t, s, "acme"); got.Node != "n2" || got.Epoch != 2 {
 			t.Errorf("on %q, epoch %d: %s", got.Node, got.Epoch, got.Placement)
+		}
+	})
+}
+
+// TestControllerRebalances: a farm that is told to moves what stands where it may not.
+func TestControllerRebalances(t *testing.T) {
+	lead(t, func(t *testing.T, s *store.Store) {
+		put(t, s, func(tx *store.Tx) {
+			for _, name := range []bulkhead.NodeName{"n1", "n2"} {
+				n := node(name, 1<<30)
+				n.Region, n.Gateway = map[bulkhead.NodeName]string{"n1": "eu", "n2": "us"}[name], string(name)+":7073"
+				tx.Nodes.Put(n)
+			}
+			acme := stamp("acme", 1<<20)
+			acme.Terms.Region = "eu"
+			tx.Stamps.Put(acme)
+		})
+		if got := get(t, s, "acme"); got.Node != "n1" {
+			t.Fatalf("on %q: %s", got.Node, got.Placement)
+		}
+		put(t, s, func(tx *store.Tx) {
+			acme, _ := tx.Stamps.Get("acme")
+			acme.Terms.Region = "us"
+			tx.Stamps.Put(acme)
+		})
+		time.Sleep(3 * plan.RebalanceEvery)
+		if got := get(t, s, "acme"); got.Transfer != nil {
+			t.Errorf("it moves though nobody has said so: %+v", got.Transfer)
+		}
+		put(t, s, func(tx *store.Tx) { tx.Policies.Put(bulkhead.Policy{Rebalance: true}) })
+		time.Sleep(plan.RebalanceEvery)
+		if got := get(t, s, "acme"); got.Transfer == nil || got.Transfer.To != "n2" || got.Transfer.Reason != "node n1 is not in region us any more" {
+			t.Errorf("it is to move: %+v", got.Transfer)
 		}
 	})
 }

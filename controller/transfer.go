@@ -93,14 +93,19 @@ func stepTransfer(tx *store.Tx, was *bulkhead.Stamp, st plan.TransferStep, at ti
 	return &now
 }
 
-// departures begins the moves that are due of stamps on nodes that are drained.
+// departures begins the moves that are due: of stamps on nodes that are drained, and
+// now and then of those that stand badly.
 func (r *reign) departures(ctx context.Context) error {
-	if !r.leaving {
-		return nil
-	}
 	now := r.c.Now()
-	next, wake := r.farm.Departures(now)
-	r.leaving, r.depart = false, wake
+	var next []plan.Departure
+	if r.leaving {
+		next, r.depart = r.farm.Departures(now)
+		r.leaving = false
+	}
+	if r.due(r.rebalance) {
+		next = append(next, r.farm.Rebalancing(now)...)
+		r.rebalance = now.Add(plan.RebalanceEvery)
+	}
 	for _, d := range next {
 		err := r.leader.Update(ctx, func(tx *store.Tx) error {
 			s, ok := tx.Stamps.Get(d.Stamp.Name)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"bulkhead"
 
@@ -99,7 +100,7 @@ func TestPlaceExplains(t *testing.T) {
 		},
 		"no node at all": {want: "no node is ready (0 known)"},
 		"none ready":     {nodes: []bulkhead.Node{gone}, want: "no node is ready (1 known)"},
-		"none takes any": {nodes: []bulkhead.Node{gone, cordoned, full}, want: "no node takes new stamps (3 known: 1 cordoned, the disk of 1 full)"},
+		"none takes any": {nodes: []bulkhead.Node{gone, cordoned, full}, want: "no node takes new stamps (3 known, 1 cordoned or draining, 1 with a full disk)"},
 		"memory short in a region": {
 			nodes: []bulkhead.Node{
 				machine("n1", 8, 64*gib), machine("n2", 8, 64*gib), gone,
@@ -473,6 +474,53 @@ func TestRebalance(t *testing.T) {
 	}
 	if f.nodes[0].free != before || f.count != 3 {
 		t.Error("asking has changed the farm")
+	}
+}
+
+// TestRebalancing: what is proposed is made if the policy says so, within the budget,
+// while all nodes answer, and no stamp moves again and again.
+func TestRebalancing(t *testing.T) {
+	policy := bulkhead.Policy{Moves: 2, Rebalance: true}
+	a, b := reachable("n1", 8, 8*gib), reachable("n2", 8, 8*gib)
+	a.Region, b.Region = "us", "eu"
+	at := func(policy bulkhead.Policy, change func(s *bulkhead.Stamp)) *Farm {
+		f := farmOf(policy, a, b)
+		for i := range 3 {
+			s := customer(bulkhead.StampName(fmt.Sprint("s", i)), 1, gib)
+			s.Terms.Region = "eu"
+			change(s)
+			settle(f, s, "n1")
+		}
+		return f
+	}
+	plain := func(*bulkhead.Stamp) {}
+	f := at(policy, plain)
+	if next := f.Rebalancing(noon); len(next) != 2 || next[0].To != "n2" || next[0].Reason != "node n1 is not in region eu any more" {
+		t.Errorf("two at a time: %+v", next)
+	}
+	if next := f.Rebalancing(noon); len(next) != 0 {
+		t.Errorf("while two are under way: %+v", next)
+	}
+	off := policy
+	off.Rebalance = false
+	if next := at(off, plain).Rebalancing(noon); len(next) != 0 {
+		t.Errorf("without the policy: %+v", next)
+	}
+	f = at(policy, plain)
+	silent := reachable("n3", 8, 8*gib)
+	silent.State = bulkhead.NodeUnreachable
+	f.SetNode(silent)
+	if next := f.Rebalancing(noon); len(next) != 0 {
+		t.Errorf("while a node is silent: %+v", next)
+	}
+	f = at(policy, func(s *bulkhead.Stamp) {
+		s.Transferred = &bulkhead.Transferred{From: "n1", To: "n2", Ended: noon.Add(-time.Second), GivenUp: "why"}
+	})
+	if next := f.Rebalancing(noon); len(next) != 0 {
+		t.Errorf("right after it was given up: %+v", next)
+	}
+	if next := f.Rebalancing(noon.Add(moveAgain)); len(next) != 2 {
+		t.Errorf("later: %+v", next)
 	}
 }
 

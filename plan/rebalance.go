@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"bulkhead"
 )
@@ -87,6 +88,54 @@ func (f *Farm) Rebalance() []bulkhead.Move {
 		}
 	}
 	return moves
+}
+
+// Bounds of what the farm moves by itself.
+const (
+	// RebalanceEvery is how often it looks whether something should move.
+	RebalanceEvery = time.Minute
+	// rest is how long a stamp that has moved, or could not, stays where it is, unless it
+	// may not be there.
+	rest = time.Hour
+)
+
+// Rebalancing are the moves of Rebalance that begin now, if the policy has the farm
+// make them: at most as many as the policy says are under way at a time, and none while
+// a node does not answer, because its stamps may need the room.
+func (f *Farm) Rebalancing(now time.Time) []Departure {
+	if !f.policy.Rebalance {
+		return nil
+	}
+	for _, p := range f.nodes {
+		if p != nil && p.node.State != bulkhead.NodeReady {
+			return nil
+		}
+	}
+	under := 0
+	for _, t := range f.stamps {
+		if t.moving {
+			under++
+		}
+	}
+	var next []Departure
+	for _, m := range f.Rebalance() {
+		s := f.stamps[m.Stamp].stamp
+		last := s.Transferred
+		pause := rest
+		if m.Must {
+			pause = moveAgain
+		}
+		if under >= f.policy.Moves || m.To == "" || last != nil && now.Before(last.Ended.Add(pause)) {
+			continue
+		}
+		d, err := f.Target(s, m.To)
+		if err != nil { // the moves before it are not made yet
+			continue
+		}
+		next = append(next, f.depart(s, d, m.Reason))
+		under++
+	}
+	return next
 }
 
 // mostTried bounds the stamps of one node that are considered for a move.

@@ -28,7 +28,7 @@ func (f *Farm) refuse(q *search) *bulkhead.Error {
 		}
 		switch {
 		case p.node.State != bulkhead.NodeReady:
-		case p.node.Cordoned:
+		case p.node.Cordoned, p.node.Draining:
 			cordoned++
 		case p.node.Full:
 			full++
@@ -41,7 +41,7 @@ func (f *Farm) refuse(q *search) *bulkhead.Error {
 	}
 	switch {
 	case len(ready) == 0 && cordoned+full > 0:
-		return exhausted("no node takes new stamps (%d known: %d cordoned, the disk of %d full)", known, cordoned, full)
+		return exhausted("no node takes new stamps (%d known, %d cordoned or draining, %d with a full disk)", known, cordoned, full)
 	case len(ready) == 0:
 		return exhausted("no node is ready (%d known)", known)
 	case len(match) == 0:

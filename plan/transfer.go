@@ -170,6 +170,8 @@ func (f *Farm) Target(s *bulkhead.Stamp, to bulkhead.NodeName) (Decision, error)
 	there.Terms.Constraints = append(slices.Clip(s.Terms.Constraints), c)
 	d, err := f.Place(&there)
 	switch {
+	case err != nil && to == "":
+		return Decision{}, bulkhead.Errorf(bulkhead.KindOf(err), "stamp %s has no other place: %w", s.Name, err)
 	case err != nil:
 		return Decision{}, err
 	case len(d.Evict) > 0: // a move is not worth another one's stop
@@ -218,7 +220,15 @@ func noGateway(node bulkhead.NodeName) error {
 		WithHint("start it with --advertise")
 }
 
-// Departure is a stamp that should leave its node, which is drained.
+// depart counts a move for those that are decided after it.
+func (f *Farm) depart(s *bulkhead.Stamp, d Decision, why string) Departure {
+	moved := *s
+	moved.Transfer = &bulkhead.Transfer{From: s.Node, To: d.Node, Units: d.Units, Phase: bulkhead.TransferCopying}
+	f.SetStamp(&moved, false)
+	return Departure{Stamp: s, To: d.Node, Units: d.Units, Reason: why}
+}
+
+// Departure is a stamp that should leave its node now.
 type Departure struct {
 	Stamp  *bulkhead.Stamp
 	To     bulkhead.NodeName
@@ -274,10 +284,7 @@ func (f *Farm) Departures(now time.Time) (next []Departure, wake time.Time) {
 			if err != nil {
 				continue // asked again when room is made
 			}
-			next = append(next, Departure{Stamp: t.stamp, To: d.Node, Units: d.Units, Reason: fmt.Sprintf("node %s is drained; %s", name, d.Reason)})
-			moved := *t.stamp
-			moved.Transfer = &bulkhead.Transfer{From: name, To: d.Node, Units: d.Units, Phase: bulkhead.TransferCopying}
-			f.SetStamp(&moved, false) // counted for those after it
+			next = append(next, f.depart(t.stamp, d, fmt.Sprintf("node %s is drained; %s", name, d.Reason)))
 			under++
 			break
 		}
