@@ -124,9 +124,6 @@ func (p *process) open(ctx context.Context) (err error) {
 	if p.membership, err = openMembership(c.Data); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(runFolder(p.instance), 0o711); err != nil {
-		return fmt.Errorf("make run folder: %w", err)
-	}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := p.listen(); err != nil {
 		return err

@@ -106,6 +106,9 @@ func (p *process) openAgent(ctx context.Context) error {
 		}
 	}
 	runDir := runFolder(p.instance)
+	if err := os.MkdirAll(runDir, 0o711); err != nil {
+		return fmt.Errorf("make run folder: %w", err)
+	}
 	engine, err := containerd.Open(ctx, containerd.EngineConfig{
 		Instance: p.instance, Folder: filepath.Join(c.Data, "containerd"), Socket: c.Containerd, Private: c.Containerd == "private",
 	}, c.Log.With("part", "containerd"))
