@@ -65,6 +65,7 @@ docs/performance.md for what the figures mean.`,
 func fleetFlags(cmd *cobra.Command, c *sim.FleetConfig, memory *string) {
 	f := cmd.Flags()
 	f.IntVar(&c.Nodes, "nodes", 1000, "simulated nodes")
+	f.IntVar(&c.Silent, "silent", 0, "of them, those that join and open no session, as if another server had it")
 	f.IntVar(&c.Edges, "edges", 0, "of them, those whose gateways are told where all stamps are, as with agent --edge")
 	f.IntVar(&c.Zones, "zones", 3, "zones over which they are spread")
 	f.Float64Var(&c.CPU, "cpu", 16, "cores of each")
@@ -153,7 +154,7 @@ func (c *command) follow(ctx context.Context, fleet *sim.Fleet) error {
 func (c *command) showSim(r *sim.Report) {
 	t := newTable(-1, "FIGURE", "VALUE", "SCOPE")
 	t.add("nodes joined", fmt.Sprintf("%d in %.1f s, %.0f/s", r.Nodes, r.Join.Seconds, r.Join.NodesPerSecond), fmt.Sprintf("token, certificate, session, all assignments known; server %.1f core-s", r.Join.ServerSeconds))
-	t.add("server at rest", fmt.Sprintf("%.2f cores, %s", r.Rest.ServerCores, size(r.Rest.ServerMemory)), fmt.Sprintf("%d open sessions, %d of edges; nodes' process %s", r.Nodes, r.Edges, size(r.Rest.NodesMemory)))
+	t.add("server at rest", fmt.Sprintf("%.2f cores, %s", r.Rest.ServerCores, size(r.Rest.ServerMemory)), fmt.Sprintf("%d open sessions, %d of edges; nodes' process %s", r.Nodes-r.Silent, r.Edges, size(r.Rest.NodesMemory)))
 	if p := r.Place; p.Stamps > 0 {
 		t.add("durable placements", fmt.Sprintf("%.0f/s", p.PerSecond), fmt.Sprintf("%d stamps, %d clients, batches of 400, median %.0f ms", p.Stamps, r.Clients, p.BatchMedian*1000))
 		t.add("per server core-second", fmt.Sprintf("%.0f", p.PerServerSecond), fmt.Sprintf("server %.1f, clients %.1f, nodes %.1f core-s in %.1f s", p.ServerSeconds, p.ClientSeconds, p.NodesSeconds, p.Seconds))

@@ -24,6 +24,7 @@ import (
 // FleetConfig says what the nodes are.
 type FleetConfig struct {
 	Nodes  int
+	Silent int // of them, those that join and open no session, as if with another server
 	Edges  int // of them, those whose gateways would take traffic for the whole farm
 	Zones  int // over which they are spread
 	CPU    float64
@@ -34,6 +35,8 @@ func (c FleetConfig) validate() error {
 	switch {
 	case c.Nodes < 1 || c.Nodes > MostNodes:
 		return bulkhead.Errorf(bulkhead.ErrInvalid, "%d nodes: give 1 to %d with --nodes", c.Nodes, MostNodes)
+	case c.Silent < 0 || c.Silent >= c.Nodes:
+		return bulkhead.Errorf(bulkhead.ErrInvalid, "%d silent nodes of %d: give 0 to %d with --silent", c.Silent, c.Nodes, c.Nodes-1)
 	case c.Edges < 0 || c.Edges > c.Nodes:
 		return bulkhead.Errorf(bulkhead.ErrInvalid, "%d edges of %d nodes: give 0 to %d with --edges", c.Edges, c.Nodes, c.Nodes)
 	case c.Zones < 1 || c.Zones > c.Nodes:
@@ -43,6 +46,9 @@ func (c FleetConfig) validate() error {
 	}
 	return nil
 }
+
+// live is how many nodes open sessions.
+func (c FleetConfig) live() int { return c.Nodes - c.Silent }
 
 // Stats is what the nodes are at.
 type Stats struct {
@@ -73,7 +79,7 @@ func NewFleet(c FleetConfig, client *api.Client, dir string, log *slog.Logger) (
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	return &Fleet{c: c, dir: dir, client: client, log: log}, enoughFiles(c.Nodes)
+	return &Fleet{c: c, dir: dir, client: client, log: log}, enoughFiles(c.live())
 }
 
 // Stats is what the nodes are at now.
@@ -107,6 +113,9 @@ func (f *Fleet) Run(ctx context.Context) error {
 			}
 			if err != nil {
 				return nil //nolint:nilerr // it was interrupted
+			}
+			if i >= f.c.live() {
+				return nil
 			}
 			return n.run(ctx)
 		})

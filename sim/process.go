@@ -169,7 +169,7 @@ func startNodes(ctx context.Context, program, folder string, s *server, c FleetC
 	n := &nodes{process: process{what: "the process of the nodes", log: filepath.Join(folder, "nodes.log")}, heard: make(chan struct{})}
 	args := []string{
 		program, "sim", "nodes", "--config", s.config, "--api", s.api, "--scratch", folder, "-o", "json",
-		"--nodes", fmt.Sprint(c.Nodes), "--edges", fmt.Sprint(c.Edges), "--zones", fmt.Sprint(c.Zones),
+		"--nodes", fmt.Sprint(c.Nodes), "--silent", fmt.Sprint(c.Silent), "--edges", fmt.Sprint(c.Edges), "--zones", fmt.Sprint(c.Zones),
 		"--cpu", fmt.Sprint(c.CPU), "--memory", fmt.Sprint(c.Memory),
 	}
 	if nice, err := exec.LookPath("nice"); err == nil {

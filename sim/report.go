@@ -6,6 +6,7 @@ import "runtime"
 // process are of its use of a processor.
 type Report struct {
 	Nodes   int     `json:"nodes"`
+	Silent  int     `json:"silent"`
 	Edges   int     `json:"edges"`
 	Clients int     `json:"clients"`
 	Cores   int     `json:"cores"`
@@ -64,5 +65,5 @@ type Restart struct {
 }
 
 func newReport(c Config) *Report {
-	return &Report{Nodes: c.Fleet.Nodes, Edges: c.Fleet.Edges, Clients: c.Clients, Cores: runtime.NumCPU(), Load: load()}
+	return &Report{Nodes: c.Fleet.Nodes, Silent: c.Fleet.Silent, Edges: c.Fleet.Edges, Clients: c.Clients, Cores: runtime.NumCPU(), Load: load()}
 }

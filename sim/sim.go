@@ -65,7 +65,7 @@ func (c Config) validate() error {
 	if c.Outage < 0 || c.Outage > time.Hour {
 		return bulkhead.Errorf(bulkhead.ErrInvalid, "an outage of %s: give 0 to 1h with --outage", c.Outage)
 	}
-	if err := enoughFiles(c.Fleet.Nodes); err != nil {
+	if err := enoughFiles(c.Fleet.live()); err != nil {
 		return err
 	}
 	// A stamp is written twice by the servers and three times by its node's reports, and
@@ -169,7 +169,7 @@ func (r *run) join(ctx context.Context) (err error) {
 		return err
 	}
 	r.Say("%d nodes join", r.Fleet.Nodes)
-	now, err := r.nodes.await(ctx, func(s Stats) bool { return s.Synced == r.Fleet.Nodes })
+	now, err := r.nodes.await(ctx, func(s Stats) bool { return s.Joined == r.Fleet.Nodes && s.Synced == r.Fleet.live() })
 	if err != nil {
 		return err
 	}
@@ -270,7 +270,7 @@ func (r *run) settle(ctx context.Context) error {
 
 // steady waits until the servers say that every node is ready and every stamp runs.
 func (r *run) steady(ctx context.Context) error {
-	if _, err := r.nodes.await(ctx, func(s Stats) bool { return s.Synced == r.Fleet.Nodes && s.Running == r.Stamps }); err != nil {
+	if _, err := r.nodes.await(ctx, func(s Stats) bool { return s.Synced == r.Fleet.live() && s.Running == r.Stamps }); err != nil {
 		return err
 	}
 	client := r.server.client()
@@ -279,7 +279,7 @@ func (r *run) steady(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("ask server: %w", err)
 		}
-		if status.Nodes[bulkhead.NodeReady] == r.Fleet.Nodes && status.Stamps[bulkhead.PhaseRunning] == r.Stamps {
+		if status.Nodes[bulkhead.NodeReady] == r.Fleet.live() && status.Stamps[bulkhead.PhaseRunning] == r.Stamps {
 			return nil
 		}
 		select {
@@ -309,7 +309,7 @@ func (r *run) restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.nodes.await(ctx, func(s Stats) bool { return s.Synced == r.Fleet.Nodes }); err != nil {
+	if _, err := r.nodes.await(ctx, func(s Stats) bool { return s.Synced == r.Fleet.live() }); err != nil {
 		return err
 	}
 	back := time.Since(began)
