@@ -133,4 +133,7 @@ type Volume struct {
 type Assignment struct {
 	Stamp   Stamp             `json:"stamp"`             // Sealed is empty
 	Secrets map[string]string `json:"secrets,omitempty"` // values of secret settings
+	// Completed are tasks that have done what they had to do where the stamp was before:
+	// they are not done again.
+	Completed []Task `json:"completed,omitempty"`
 }

@@ -72,7 +72,18 @@ func (a *Agent) newLoop(as bulkhead.Assignment) *stampLoop {
 		box: mailbox{wake: make(chan struct{}, 1)},
 	}
 	l.view.Store(&plan.Local{Stamp: as.Stamp, Phase: bulkhead.PhasePending})
+	l.takeOver(as)
 	return l
+}
+
+// takeOver takes up what was completed at the node that had the stamp before.
+func (l *stampLoop) takeOver(as bulkhead.Assignment) {
+	for _, t := range as.Completed {
+		if t.State == bulkhead.TaskComplete && l.tasks[t.ID] == nil {
+			l.tasks[t.ID] = &task{Task: t}
+		}
+	}
+	l.assignment.Completed = nil
 }
 
 func (l *stampLoop) post(f func()) { l.box.put(f) }
@@ -223,6 +234,8 @@ func (l *stampLoop) assigned(as bulkhead.Assignment) {
 		l.log.Warn("assignment of an older epoch", "epoch", as.Stamp.Epoch, "have", old.Epoch)
 		return
 	}
+	l.takeOver(as)
+	as.Completed = nil
 	if reflect.DeepEqual(as, l.assignment) {
 		return
 	}

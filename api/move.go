@@ -121,7 +121,7 @@ func (s *Server) moveStamp(ctx context.Context, name, to string) (Stamp, error) 
 		if err != nil {
 			return err
 		}
-		if request != "" && stamp.Request == request+" move" { // it asks again, having heard no answer
+		if _, again := requested(stamp, request); again { // it has heard no answer
 			made = stamp
 			return nil
 		}
@@ -137,7 +137,7 @@ func (s *Server) moveStamp(ctx context.Context, name, to string) (Stamp, error) 
 		move.To, move.Units, move.Reason = target, nil, ""
 		stamp.Transfer = &move
 		if request != "" {
-			stamp.Request = request + " move"
+			stamp.Request = remember(stamp.Request, request, "move")
 		}
 		tx.Stamps.Put(stamp)
 		made = stamp
@@ -152,10 +152,15 @@ func (s *Server) moveStamp(ctx context.Context, name, to string) (Stamp, error) 
 // cancelMove gives a move up, as long as From has the stamp or can have it back.
 func (s *Server) cancelMove(ctx context.Context, name string) (Stamp, error) {
 	var made bulkhead.Stamp
+	request := requestOf(ctx)
 	err := s.c.Store.Update(ctx, func(tx *store.Tx) error {
 		stamp, err := liveStamp(tx, name)
 		if err != nil {
 			return err
+		}
+		if _, again := requested(stamp, request); again {
+			made = stamp
+			return nil
 		}
 		m := stamp.Transfer
 		switch {
@@ -170,6 +175,9 @@ func (s *Server) cancelMove(ctx context.Context, name string) (Stamp, error) {
 		now := s.c.Now().UTC()
 		stamp.Transferred = &bulkhead.Transferred{ID: m.ID, From: m.From, To: m.To, Began: m.Began, Ended: now, GivenUp: "cancelled by " + actor(ctx)}
 		stamp.Transfer = nil
+		if request != "" {
+			stamp.Request = remember(stamp.Request, request, "cancel-move")
+		}
 		tx.Arrivals.Delete(stamp.Name)
 		tx.Stamps.Put(stamp)
 		tx.Event(bulkhead.Event{Time: now, Type: "stamp.move-cancelled", Stamp: stamp.Name, Node: m.From, Actor: actor(ctx), Message: fmt.Sprintf("it stays on %s", m.From)})

@@ -535,7 +535,15 @@ func (n *nodeAPI) assignment(stamp bulkhead.Stamp) (bulkhead.Assignment, error) 
 	if _, ok := preempted(&stamp); ok {
 		stamp.Desired = bulkhead.DesiredStopped
 	}
-	return bulkhead.Assignment{Stamp: stamp, Secrets: secrets}, nil
+	a := bulkhead.Assignment{Stamp: stamp, Secrets: secrets}
+	if status, ok := n.s.c.Store.View().Statuses.Get(stamp.Name); ok && stamp.Copy != "" && status.UID == stamp.UID && status.Node != stamp.Node {
+		for _, t := range status.Tasks { // as the node said it that had the stamp
+			if t.State == bulkhead.TaskComplete {
+				a.Completed = append(a.Completed, t)
+			}
+		}
+	}
+	return a, nil
 }
 
 // receive has recorded what a node reports, until the session ends.

@@ -112,6 +112,7 @@ type fetcher struct {
 
 	hasher  hasher
 	entries int
+	needs   int64 // bytes of disk that what is wanted takes beyond what is there
 	wanted  []wanted
 	folders []described // to be described when all is in them
 	joins   []join
@@ -151,6 +152,9 @@ func (f *fetcher) run() error {
 		return err
 	}
 	if err := f.list(); err != nil {
+		return err
+	}
+	if err := f.room(); err != nil {
 		return err
 	}
 	if err := f.contents(); err != nil {
@@ -254,7 +258,7 @@ func (f *fetcher) folder(dir string, e entry) error {
 			return invalid("it names %.80q", e.Name)
 		case top.seen[e.Name]:
 			return invalid("it names %.80q twice", e.Name)
-		case e.Mode&^permissions != 0 || e.Version.Size < 0 || e.Version.Size > mostSize || len(e.To) > 4096:
+		case e.Mode&^permissions != 0 || e.Version.Size < 0 || e.Version.Size > mostSize || e.Blocks < 0 || e.Blocks > mostSize || len(e.To) > 4096:
 			return invalid("%.80q is described by what cannot be", e.Name)
 		}
 		if f.entries++; f.entries > mostEntries {
@@ -445,6 +449,30 @@ func (f *fetcher) file(at string, e entry, stat *syscall.Stat_t) error {
 		}
 	}
 	f.wanted = append(f.wanted, w)
+	f.needs += e.Blocks
+	if stat != nil && !w.replace {
+		f.needs -= min(e.Blocks, stat.Blocks*512)
+	}
+	return nil
+}
+
+// spare is how much of a disk a copy leaves free: other stamps write to it, too.
+const spare = 256 << 20
+
+// room refuses what would fill the disk.
+func (f *fetcher) room() error {
+	d, err := f.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(d.Fd()), &fs); err != nil {
+		return os.NewSyscallError("fstatfs", err)
+	}
+	if free := int64(fs.Bavail) * fs.Bsize; f.needs > 0 && f.needs > free-spare {
+		return bulkhead.Errorf(bulkhead.ErrExhausted, "its data takes %d MiB more, and of the %d MiB that are free on the disk %d stay so", f.needs>>20, free>>20, spare>>20)
+	}
 	return nil
 }
 

@@ -204,7 +204,7 @@ func (d *sender) name(root *os.Root, folder *os.File, name string, depth int) er
 			d.numbers++
 			d.links[id], e.Link = d.numbers, d.numbers
 		}
-		e.Version = versionOf(stat)
+		e.Version, e.Blocks = versionOf(stat), stat.Blocks*512
 		return d.object(kindEntry, e)
 	case fs.ModeSymlink:
 		to, err := root.Readlink(name)

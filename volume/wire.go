@@ -91,7 +91,8 @@ type entry struct {
 	To    string            `json:"k,omitempty"` // of a symbolic link
 	// Link is not 0 for files with several names: those with one number are one.
 	Link    int     `json:"l,omitempty"`
-	Version version `json:"v,omitzero"` // of a file
+	Version version `json:"v,omitzero"`  // of a file
+	Blocks  int64   `json:"b,omitempty"` // bytes that a file takes on the disk
 }
 
 // version tells whether a file is the one that was read: users can set neither
