@@ -2,11 +2,15 @@ package plan
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"bulkhead"
+
+	"pgregory.net/rapid"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -269,4 +273,76 @@ func TestDepartures(t *testing.T) {
 	if next, _ := still.Departures(noon); len(next) != 0 {
 		t.Errorf("where nothing is drained: %s", names(next))
 	}
+}
+
+// TestFarm_TransfersInAnyOrder: however stamps come, move, arrive, are given up and go,
+// and nodes with them, the farm counts as one that was told only of how it is in the
+// end.
+func TestFarm_TransfersInAnyOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		nodes := []bulkhead.NodeName{"n1", "n2", "n3"}
+		node := func(what string) bulkhead.NodeName { return rapid.SampledFrom(nodes).Draw(t, what) }
+		draw := func(name bulkhead.NodeName) bulkhead.Node {
+			n := reachable(name, 64, 256*gib)
+			n.Zone = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "zone")
+			n.Draining = rapid.Bool().Draw(t, "draining")
+			n.Capacity.Extras = map[string]float64{"gpu": 8}
+			return n
+		}
+		f := NewFarm(bulkhead.Policy{})
+		here, stamps := map[bulkhead.NodeName]bulkhead.Node{}, map[bulkhead.StampName]*bulkhead.Stamp{}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			name := bulkhead.StampName(rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "stamp"))
+			switch rapid.IntRange(0, 5).Draw(t, "what") {
+			case 0:
+				n := draw(node("node"))
+				here[n.Name] = n
+				f.SetNode(n)
+			case 1:
+				n := node("gone")
+				delete(here, n)
+				f.RemoveNode(n)
+			case 2:
+				delete(stamps, name)
+				f.RemoveStamp(name)
+			default:
+				s := customer(name, float64(rapid.IntRange(1, 3).Draw(t, "cores")), gib)
+				s.Node = node("at")
+				s.Terms.Apart = []bulkhead.Apart{{Key: "steel", Scope: bulkhead.ScopeZone}}
+				s.Terms.Extras = map[string]float64{"gpu": 1}
+				// A unit for each stamp, so that it does not matter who is told of first.
+				unit := int(name[0]-'a') * 2
+				s.Units = map[string][]bulkhead.UnitShare{"gpu": {{Unit: unit, Milli: 1000}}}
+				if rapid.Bool().Draw(t, "moves") {
+					s.Transfer = &bulkhead.Transfer{
+						From: s.Node, To: node("to"), Units: map[string][]bulkhead.UnitShare{"gpu": {{Unit: unit + 1, Milli: 1000}}},
+						Phase: rapid.SampledFrom([]bulkhead.TransferPhase{bulkhead.TransferPlanned, bulkhead.TransferCopying, bulkhead.TransferSwitching}).Draw(t, "phase"),
+					}
+				}
+				stamps[name] = s
+				f.SetStamp(s, false)
+			}
+		}
+		g := NewFarm(bulkhead.Policy{})
+		for _, n := range here {
+			g.SetNode(n)
+		}
+		for _, s := range stamps {
+			g.SetStamp(s, false)
+		}
+		if a, b := counted(f), counted(g); a != b {
+			t.Fatalf("the farm counts\n%s\none that was told of the end only counts\n%s", a, b)
+		}
+	})
+}
+
+// counted is what a farm has counted that decides over places.
+func counted(f *Farm) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(f.byName)) {
+		p := f.nodes[f.byName[name]]
+		fmt.Fprintln(&b, name, p.free, p.units, p.load, *f.zone(p), len(f.onNode[name]), f.draining[name])
+	}
+	fmt.Fprintln(&b, f.apart, f.count, f.total, len(f.draining))
+	return b.String()
 }
