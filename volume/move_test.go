@@ -400,6 +400,11 @@ func TestMove_SendsWhatChanged(t *testing.T) {
 // along, also when the page was dirty before.
 func TestMove_MappedWrites(t *testing.T) {
 	x := newTwo(t, t.TempDir())
+	// The copy is on another file system, because to flush it would clean the pages here.
+	memory, err := os.MkdirTemp("/dev/shm", "copy")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(memory) })
+	x.to = newStore(t, memory)
 	f, err := os.Create(filepath.Join(x.data, "mapped"))
 	must(t, err)
 	defer f.Close()
@@ -421,6 +426,81 @@ func TestMove_MappedWrites(t *testing.T) {
 		if b[100] != i || b[101] != i+1 {
 			t.Fatalf("round %d: the copy has %d and %d", i, b[100], b[101])
 		}
+	}
+}
+
+// TestMove_CutShortAndUndone: what a pass that was cut short has written is not taken
+// for what was there before it.
+func TestMove_CutShortAndUndone(t *testing.T) {
+	x := newTwo(t, t.TempDir())
+	file := filepath.Join(x.data, "large")
+	before := bytes.Repeat([]byte("before"), blockSize)
+	must(t, os.WriteFile(file, before, 0o600))
+	x.mustPass(false)
+	at := func(offset int64, text string) {
+		f, err := os.OpenFile(file, os.O_RDWR, 0)
+		must(t, err)
+		_, err = f.WriteAt([]byte(text), offset)
+		must(t, errors.Join(err, f.Close()))
+	}
+	for after := int64(0); after < 2*blockSize+8<<10; after += 16 << 10 {
+		at(0, "after!")
+		at(3*blockSize, "after!")
+		x.cutShort(after)
+		must(t, os.WriteFile(file, before, 0o600)) // undone
+		x.mustPass(false)
+		got, err := os.ReadFile(filepath.Join(x.to.comingDir(), "acme.u1.m1", "data", dataFolder, "large"))
+		must(t, err)
+		if !bytes.Equal(got, before) {
+			t.Fatalf("cut short after %d bytes, the copy is of what was undone", after)
+		}
+	}
+}
+
+// TestMove_WhileItChanges: passes over a tree that changes all the time bring what they
+// can; the last one, when nothing changes any more, brings the rest.
+func TestMove_WhileItChanges(t *testing.T) {
+	for seed := range uint64(6) {
+		x := newTwo(t, t.TempDir())
+		stop := make(chan struct{})
+		var busy sync.WaitGroup
+		for worker := range uint64(3) {
+			busy.Go(func() {
+				r := rand.New(rand.NewPCG(seed, worker))
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					path := filepath.Join(x.data, fmt.Sprintf("f%d-%d", worker, r.IntN(12)))
+					switch r.IntN(6) {
+					case 0: // anew
+						_ = os.WriteFile(path+"~", bytes.Repeat([]byte{byte(r.Uint32())}, r.IntN(3000)), 0o600)
+						_ = os.Rename(path+"~", path)
+					case 1:
+						_ = os.Chmod(path, os.FileMode(0o400+r.IntN(0o200)))
+					case 2:
+						_ = os.Remove(path)
+					default: // in place, and as long as it was
+						if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err == nil {
+							_, _ = f.WriteAt([]byte{byte(r.Uint32())}, int64(r.IntN(100)))
+							_ = f.Close()
+						}
+					}
+				}
+			})
+		}
+		for range 4 {
+			if _, _, err := x.pass(false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		close(stop)
+		busy.Wait()
+		want := picture(t, x.data)
+		x.mustPass(true)
+		differ(t, want, picture(t, x.arrived()))
 	}
 }
 
