@@ -102,10 +102,8 @@ func (a *Agent) keepCopies(keep func(move string) bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var ended []*incoming
-	wanted := map[string]bool{}
 	for move, in := range a.copies {
 		if keep(move) {
-			wanted[move] = true
 			continue
 		}
 		in.cancel()
@@ -113,25 +111,41 @@ func (a *Agent) keepCopies(keep func(move string) bool) {
 		delete(a.copies, move)
 		a.reports.forgetArrival(move)
 	}
-	for _, move := range a.runOn {
-		wanted[move] = true
-	}
 	a.group.Go(func() error {
 		for _, in := range ended { // who still writes would make it anew
 			<-in.done
 		}
-		if err := a.c.Volumes.Sweep(func(move string) bool { return wanted[move] }); err != nil {
+		if err := a.c.Volumes.Sweep(a.wants); err != nil {
 			a.log.Error("drop copies of moves that are over", "err", err)
 		}
 		return nil
 	})
 }
 
+// wants tells whether the copy of a move is being made, or a stamp here is to run on
+// it.
+func (a *Agent) wants(move string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.copies[move] != nil {
+		return true
+	}
+	for _, m := range a.runOn {
+		if m == move {
+			return true
+		}
+	}
+	return false
+}
+
 // run copies until the last copy is here, the move cannot be, or ctx ends.
 func (in *incoming) run(ctx context.Context) {
 	in.tell(bulkhead.ArrivalCopying, "")
 	ahead := make(chan error, 1)
-	in.a.group.Go(func() error { ahead <- in.ahead(ctx); return nil })
+	in.mu.Lock()
+	order := in.order
+	in.mu.Unlock()
+	in.a.group.Go(func() error { ahead <- in.ahead(ctx, order); return nil })
 	before, passes := int64(0), 0 // bytes of the passes that are over, and their number
 	latest := int64(0)            // of the one before
 	pulled := false
@@ -199,15 +213,15 @@ func (in *incoming) run(ctx context.Context) {
 }
 
 // ahead pulls the images and the release's files.
-func (in *incoming) ahead(ctx context.Context) error {
+func (in *incoming) ahead(ctx context.Context, order bulkhead.Fetch) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, image := range in.order.Images {
+	for _, image := range order.Images {
 		g.Go(func() error { return in.insist(ctx, func() error { return in.a.c.Runtime.Pull(ctx, image) }) })
 	}
-	if in.order.Bundle != "" {
+	if order.Bundle != "" {
 		g.Go(func() error {
 			return in.insist(ctx, func() error {
-				_, err := in.a.c.Files.Bundle(ctx, in.order.Bundle)
+				_, err := in.a.c.Files.Bundle(ctx, order.Bundle)
 				return err
 			})
 		})

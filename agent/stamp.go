@@ -43,7 +43,7 @@ type stampLoop struct {
 	next     *bulkhead.Assignment // the stamp's next life, which begins then
 	tearing  bool                 // the step that removes the stamp is under way
 	retryAt  time.Time            // of that step; zero: now
-	left     bool                 // it went to another node: what it has here is set aside for a while only
+	left     bool                 // it moved to another node: what it has here is set aside for a while only
 	settled  string               // the move whose copy is known to be the stamp's data
 	// stillness is who waits for the stamp to stand still.
 	stillness []stillness
@@ -257,10 +257,10 @@ func (l *stampLoop) forgotten(ref bulkhead.StampRef) {
 	}
 	l.blind = false
 	if l.assignment.Stamp.Desired != bulkhead.DesiredDeleted {
-		// It belongs elsewhere now: what it wrote here is set aside, not destroyed. Where
-		// another node has it by now, that one's data is what counts.
+		// It belongs elsewhere now: what it wrote here is set aside, not destroyed. If it
+		// moved, the data that counts is there.
 		l.assignment.Stamp.Desired, l.dirty = bulkhead.DesiredDeleted, true
-		l.left = ref.Epoch > l.assignment.Stamp.Epoch
+		l.left = l.assignment.Stamp.Switching() && ref.Epoch > l.assignment.Stamp.Epoch
 	}
 	l.forget = true
 }

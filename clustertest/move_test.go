@@ -314,8 +314,90 @@ func TestMove(t *testing.T) {
 		}
 	})
 	t.Run("killed in the middle", func(t *testing.T) { moveThroughKills(t, f) })
+	t.Run("cut off in the middle", func(t *testing.T) { moveThroughCuts(t, f) })
+	t.Run("no room", func(t *testing.T) { moveToFullDisk(t, f) })
 	t.Run("a node is drained", func(t *testing.T) { drained(t, f) })
 	t.Run("wrong input", func(t *testing.T) { wrongMoves(t, f) })
+}
+
+// began moves globex and waits until that has come to a phase.
+func (f *trio) began(client *api.Client, to *Machine, phase bulkhead.TransferPhase) {
+	f.T.Helper()
+	if _, err := client.MoveStamp(f.T.Context(), "globex", to.Name); err != nil {
+		f.T.Fatal(err)
+	}
+	for {
+		s, err := client.Stamp(f.T.Context(), "globex")
+		if err != nil || s.Move.Ended != nil {
+			f.T.Fatalf("%+v %v", s.Move, err)
+		}
+		if s.Move.Phase == phase {
+			return
+		}
+	}
+}
+
+// ended waits for the end of the move of globex.
+func (f *trio) ended(client *api.Client) (s api.Stamp) {
+	f.T.Helper()
+	f.servers[0].Until(2*time.Minute, "the move is over and globex runs", func() (err error) {
+		if s, err = client.Stamp(f.T.Context(), "globex"); err != nil || s.Move.Ended == nil || s.Phase != bulkhead.PhaseRunning {
+			return fmt.Errorf("%s %+v %w", s.Phase, s.Move, err)
+		}
+		return nil
+	})
+	return s
+}
+
+// moveThroughCuts cuts the node that a stamp moves to off from everybody: the stamp stays
+// where it is, or is there again.
+func moveThroughCuts(t *testing.T, f *trio) {
+	client := f.servers[0].Client(f.servers[1:]...)
+	for _, phase := range []bulkhead.TransferPhase{bulkhead.TransferCopying, bulkhead.TransferSwitching} {
+		from, to := f.nodeOf("globex"), f.nodes[1]
+		if from == to {
+			to = f.nodes[0]
+		}
+		end := f.oneWriter("globex")
+		path := "/data/cut-" + string(phase)
+		w := Write([]*Machine{from, f.nodes[2]}, "globex", path)
+		f.began(client, to, phase)
+		to.Cut("both", append(slices.Clone(f.servers), from, f.nodes[2])...)
+		s := f.ended(client)
+		if string(s.Node) != from.Name || !s.Move.GivenUp {
+			t.Errorf("cut off while %s: on %s, %+v", phase, s.Node, s.Move)
+		}
+		t.Logf("cut off while %s: given up after %v (%s), held for %d ms", phase, s.Move.Ended.Sub(s.Move.Began).Round(time.Millisecond), s.Move.Message, s.Move.HeldMS)
+		to.Heal()
+		f.ready()
+		if phase == bulkhead.TransferCopying {
+			w.Expect(t, from, "globex", path, "cut off while copying")
+		} else {
+			w.Kept(t, from, "globex", path, "cut off while switching")
+		}
+		end()
+	}
+}
+
+// moveToFullDisk moves more than the other node's disk has room for: the stamp stays
+// where it is, and that disk is not filled.
+func moveToFullDisk(t *testing.T, f *trio) {
+	from, n3 := f.nodeOf("globex"), f.nodes[2]
+	s1 := f.servers[0]
+	from.blob(s1.Stamp("globex"), "large", nodeDisk)
+	w := Write(f.nodes, "globex", "/data/full")
+	out, code := s1.Try("stamp", "move", "globex", "--to", n3.Name)
+	if code == 0 || !strings.Contains(out, "its data takes") || !strings.Contains(out, "stays on "+from.Name) {
+		t.Errorf("exit code %d, %s", code, out)
+	}
+	w.Expect(t, from, "globex", "/data/full", "moved to a disk without room")
+	if n := s1.Nodes()[n3.Name]; n.Full {
+		t.Error("the disk is full now")
+	}
+	large := filepath.Join(from.Data(), "volumes", "stamps", "globex."+s1.Stamp("globex").UID, "data", "_data", "large")
+	if err := os.Remove(large); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // drained empties a node of several stamps while they are used, and lets it take some

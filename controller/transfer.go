@@ -77,11 +77,11 @@ func stepTransfer(tx *store.Tx, was *bulkhead.Stamp, st plan.TransferStep, at ti
 	case st.Phase == bulkhead.TransferCopying:
 		to, _ := tx.Nodes.Peek(st.To)
 		m.To, m.ToUID, m.Units, m.Phase, m.Reason, m.Began = st.To, to.UID, st.Units, st.Phase, st.Reason, at.UTC()
-		event("moving", m.To, "from %s to %s: %s", m.From, m.To, m.Reason)
+		event("move-begun", m.To, "from %s to %s: %s", m.From, m.To, m.Reason)
 	case st.Phase == bulkhead.TransferSwitching:
 		m.Phase, m.Switched = st.Phase, at.UTC()
 		now.Epoch++ // nobody has it
-		event("switching", m.To, "it stops on %s: %s", m.From, st.Reason)
+		event("switched", m.To, "it stops on %s: %s", m.From, st.Reason)
 	case st.Phase == bulkhead.TransferStarting:
 		m.Phase, m.Bytes, m.Passes = st.Phase, arrival.Bytes, arrival.Passes
 		now.Node, now.Units, now.Copy, now.Placement = m.To, m.Units, m.ID, fmt.Sprintf("moved from %s: %s", m.From, m.Reason)
@@ -117,7 +117,7 @@ func (r *reign) departures(ctx context.Context) error {
 				ID: rand.Text(), From: s.Node, To: d.To, ToUID: to.UID, Units: d.Units, Phase: bulkhead.TransferCopying, Reason: d.Reason, Began: now.UTC(),
 			}
 			tx.Stamps.Put(s)
-			tx.Event(bulkhead.Event{Time: now, Type: "stamp.moving", Stamp: s.Name, Node: d.To, Message: fmt.Sprintf("from %s to %s: %s", s.Node, d.To, d.Reason)})
+			tx.Event(bulkhead.Event{Time: now, Type: "stamp.move-begun", Stamp: s.Name, Node: d.To, Message: fmt.Sprintf("from %s to %s: %s", s.Node, d.To, d.Reason)})
 			return nil
 		})
 		if err != nil {

@@ -94,7 +94,7 @@ func TestControllerMoves(t *testing.T) {
 		if _, left := s.View().Arrivals.Get("acme"); left {
 			t.Error("its arrival is left")
 		}
-		if events := moveEvents(s, "acme"); events != "placed moving switching handed-over moved" {
+		if events := moveEvents(s, "acme"); events != "placed move-begun switched handed-over moved" {
 			t.Errorf("events: %s", events)
 		}
 	})

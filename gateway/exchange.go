@@ -45,8 +45,8 @@ type exchange struct {
 	// deadline of the connection says nothing about this one's client.
 	streams bool
 	hopped  bool // another gateway has handed it over
-	// upgraded tells that the backend counts it as a connection that has become another.
-	upgraded bool
+	// As the backend counts it.
+	answering, upgraded bool
 }
 
 // ServeHTTP answers a request, the gateway's only task. The way from here:
@@ -367,6 +367,8 @@ func (x *exchange) send(r *http.Request) (*http.Response, error) {
 			if b.refused.Load() != 0 {
 				b.refused.Store(0)
 			}
+			b.answering.Add(1)
+			x.answering = true
 			if res.StatusCode == http.StatusSwitchingProtocols {
 				b.upgraded.Add(1)
 				x.upgraded = true
@@ -427,6 +429,9 @@ func (x *exchange) finish(r *http.Request) {
 	if x.backend != nil {
 		if x.upgraded {
 			x.backend.upgraded.Add(-1)
+		}
+		if x.answering {
+			x.backend.answering.Add(-1)
 		}
 		x.backend.inFlight.Add(-1)
 	}

@@ -269,9 +269,13 @@ func (g *Gateway) SetRoutes(routes []bulkhead.Route) {
 	g.stamps, g.backends = stamps, backends
 }
 
+// answerMost is how long Rest waits for answers that have begun: some of them, such as
+// feeds of events, never end.
+const answerMost = time.Second
+
 // Rest waits until no request is on its way to an address that SetRoutes has taken out
-// of the table, or ctx ends: then what listens there can be stopped. Upgraded
-// connections are not waited for; they end with what listens there.
+// of the table, or ctx ends: then what listens there can be stopped. Answers that have
+// begun get a moment to end, upgraded connections none: they end with what listens there.
 func (g *Gateway) Rest(ctx context.Context, address netip.Addr) {
 	g.mu.Lock()
 	busy := slices.Clone(g.leaving)
@@ -280,8 +284,13 @@ func (g *Gateway) Rest(ctx context.Context, address netip.Addr) {
 		at, err := netip.ParseAddrPort(b.address)
 		return err != nil || at.Addr() != address
 	})
+	began := time.Now()
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		if busy = slices.DeleteFunc(busy, (*backend).rests); len(busy) == 0 {
+		late := time.Since(began) > answerMost
+		busy = slices.DeleteFunc(busy, func(b *backend) bool {
+			return b.rests() || late && b.inFlight.Load() <= b.answering.Load()
+		})
+		if len(busy) == 0 {
 			return
 		}
 		select {

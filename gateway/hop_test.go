@@ -306,3 +306,47 @@ func TestSend_StaleTable(t *testing.T) {
 		})
 	}
 }
+
+// TestRest_Streams: answers without end are not waited for, those that have not begun
+// are.
+func TestRest_Streams(t *testing.T) {
+	begun, end := make(chan struct{}, 2), make(chan struct{})
+	address := backendOf(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/events" {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+		}
+		begun <- struct{}{}
+		<-end
+	})
+	g := serve(t, Config{}, bulkhead.Route{Host: "acme.localhost", Path: "/", Stamp: "acme", UID: "u", Epoch: 3, Backends: []netip.AddrPort{address}})
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	defer close(end)
+	ask := func(path string) {
+		clients.Go(func() {
+			g.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "http://acme.localhost"+path, nil))
+		})
+		<-begun
+	}
+	ask("/events")
+	b := g.table.Load().route("acme.localhost", "/").backends[0]
+	for b.answering.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	g.SetRoutes(nil)
+	began := time.Now()
+	g.Rest(t.Context(), address.Addr())
+	if took := time.Since(began); took < answerMost || took > 4*answerMost {
+		t.Errorf("a feed of events was waited for %v", took)
+	}
+	g.SetRoutes([]bulkhead.Route{{Host: "acme.localhost", Path: "/", Stamp: "acme", UID: "u", Epoch: 3, Backends: []netip.AddrPort{address}}})
+	ask("/slow")
+	g.SetRoutes(nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*answerMost)
+	defer cancel()
+	g.Rest(ctx, address.Addr())
+	if ctx.Err() == nil {
+		t.Error("a request without an answer was not waited for")
+	}
+}

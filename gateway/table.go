@@ -37,7 +37,9 @@ type backend struct {
 	address string // HOST:PORT; of another node's gateway, its name
 	// inFlight is the number of requests and upgraded connections it works on.
 	inFlight atomic.Int64
-	upgraded atomic.Int64 // of these: connections
+	// answering are those of them whose answer has begun, upgraded those that have become
+	// connections of another kind.
+	answering, upgraded atomic.Int64
 	// refused is when it last refused a connection, as nanoseconds of Unix time;
 	// 0: not since it last took one.
 	refused atomic.Int64

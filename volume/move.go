@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -167,15 +168,15 @@ func (s *Store) Sweep(keep func(move string) bool) error {
 	if err != nil {
 		return fmt.Errorf("drop copies: %w", err)
 	}
+	s.mu.Lock()
+	maps.DeleteFunc(s.copies, func(move string, _ *memory) bool { return !keep(move) })
+	s.mu.Unlock()
 	var faults []error
 	for _, e := range entries {
 		move := e.Name()[strings.LastIndexByte(e.Name(), '.')+1:]
 		if keep(move) {
 			continue
 		}
-		s.mu.Lock()
-		delete(s.copies, move)
-		s.mu.Unlock()
 		life := strings.TrimSuffix(e.Name(), "."+move)
 		unlock := s.lock(life)
 		err := s.trash.put(filepath.Join(s.comingDir(), e.Name()))

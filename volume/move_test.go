@@ -554,6 +554,12 @@ func TestMove_ThereAndBack(t *testing.T) {
 	if b, _ := os.ReadFile(filepath.Join(path, "f")); string(b) != "second" || fresh {
 		t.Errorf("back home it has %q, fresh %t", b, fresh)
 	}
+	// What was set aside there for another reason does not stand in the way.
+	must(t, os.MkdirAll(filepath.Join(back.to.keptDir(), "acme.u1.5", "data"), 0o700))
+	must(t, os.WriteFile(filepath.Join(back.to.keptDir(), "acme.u1.5", keptFile), []byte(`{"deleted":"2026-01-02T00:00:00Z"}`), 0o600))
+	if err := back.to.Restore(home); !errors.Is(err, bulkhead.ErrNotFound) {
+		t.Errorf("what a move brought, and something is kept: %v", err)
+	}
 	if err := back.to.Install(bulkhead.StampRef{Name: "acme", UID: "u1", Epoch: 4}, "m9"); !errors.Is(err, bulkhead.ErrNotFound) {
 		t.Errorf("a move that never was: %v", err)
 	}

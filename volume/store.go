@@ -284,6 +284,15 @@ func (s *Store) Restore(stamp bulkhead.StampRef) error {
 	if err != nil {
 		return fmt.Errorf("restore data of stamp %s: %w", stamp.Name, err)
 	}
+	if there { // what a move has brought is the stamp's data, whatever it had here before
+		moved, err := exists(filepath.Join(home, moveFile))
+		if err != nil {
+			return fmt.Errorf("restore data of stamp %s: %w", stamp.Name, err)
+		}
+		if moved {
+			kept = nil
+		}
+	}
 	switch {
 	case len(kept) > 0 && there:
 		return bulkhead.Errorf(bulkhead.ErrConflict, "stamp %s has data, and data set aside %s: one of them has to go first",
