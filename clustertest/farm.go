@@ -345,13 +345,13 @@ func (w *Watcher) Expect(t testing.TB, what string) {
 	}
 }
 
-// quantile is the time within which so many of a hundred are; 0 of none.
+// quantile is the time within which so many of a hundred are (the nearest rank); 0 of none.
 func quantile(took []time.Duration, percent int) time.Duration {
 	if len(took) == 0 {
 		return 0
 	}
 	sorted := slices.Sorted(slices.Values(took))
-	return sorted[min(len(sorted)-1, len(sorted)*percent/100)]
+	return sorted[(len(sorted)*percent+99)/100-1]
 }
 
 // Stamp is what the machine is told of a stamp.

@@ -22,32 +22,26 @@ func (f *trio) baseline() time.Duration {
 	return quantile(w.took, 99)
 }
 
-// unharmed ends the watching of bystanders. Of few requests, on a machine that does much
-// else, the hundredth slowest says little: it is judged when there are many.
-func (w *Watcher) unharmed(t *testing.T, what string, baseline time.Duration) {
-	t.Helper()
-	w.Expect(t, what)
-	p99, most := quantile(w.took, 99), baseline*12/10+5*time.Millisecond
-	t.Logf("%s, the others: 99 of 100 within %v, before within %v", what, p99, baseline)
-	if len(w.took) > 5000 && p99 > most*patience() {
-		t.Errorf("%s: the others were slowed down: 99 of 100 requests within %v, before %v", what, p99, baseline)
-	}
-}
-
 // tasksKilled kills tasks. Each comes back, after a pause that grows while it is killed
-// again and again, and nobody else notices.
+// again and again, and nobody else notices. How fast others are answered meanwhile is
+// told, not judged: on two cores that others use, too, it says more of them.
 func tasksKilled(t *testing.T, f *trio) {
 	const inARow = 4
 	s1, n3 := f.servers[0], f.nodes[2]
+	kills := trials(6, 400)
+	var victims []string
+	for i := range (kills + inARow - 1) / inARow {
+		victims = append(victims, fmt.Sprintf("victim-%d", i))
+	}
+	for _, victim := range victims {
+		f.on(victim, "plain", n3)
+	}
 	baseline := f.baseline()
 	w := Watch(f.nodes, watched...)
 	before := f.processes()
 	var took []time.Duration
-	for i := range trials(6, 1000) {
-		victim := fmt.Sprintf("victim-%d", i/inARow)
-		if i%inARow == 0 {
-			f.on(victim, "plain", n3)
-		}
+	for i := range kills {
+		victim := victims[i/inARow]
 		was := n3.MustGet(victim, "/")
 		for id, pid := range n3.mains() {
 			if strings.HasPrefix(id, victim+".") {
@@ -65,9 +59,6 @@ func tasksKilled(t *testing.T, f *trio) {
 			return err
 		})
 		took = append(took, time.Since(began))
-		if i%inARow == inARow-1 {
-			s1.Run("stamp", "delete", victim, "--purge", "--yes")
-		}
 	}
 	t.Logf("%d tasks killed: back after %v in the median, 95 of 100 within %v, slowest %v", len(took),
 		quantile(took, 50).Round(time.Millisecond), quantile(took, 95).Round(time.Millisecond), slices.Max(took).Round(time.Millisecond))
@@ -77,9 +68,10 @@ func tasksKilled(t *testing.T, f *trio) {
 	if after := f.processes(); !maps.Equal(after, before) {
 		t.Errorf("others were touched: %v, before %v", after, before)
 	}
-	w.unharmed(t, "with tasks of others killed", baseline)
-	if len(took)%inARow != 0 {
-		s1.Run("stamp", "delete", fmt.Sprintf("victim-%d", (len(took)-1)/inARow), "--purge", "--yes")
+	t.Logf("before, 99 of 100 requests for the others were answered within %v", baseline.Round(100*time.Microsecond))
+	w.Expect(t, "with tasks of others killed")
+	for _, victim := range victims {
+		s1.Run("stamp", "delete", victim, "--purge", "--yes")
 	}
 }
 
