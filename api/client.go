@@ -73,6 +73,10 @@ func (c *Client) Farm(servers []string, authority []byte, learned func(servers [
 		}
 	}
 	c.learned = learned
+	if t := c.http.Transport.(*http.Transport); len(c.bases) > 1 { // who does not take the call within that is dead, or as good as
+		t.DialContext = (&net.Dialer{Timeout: connectMost, KeepAlive: 15 * time.Second}).DialContext
+		t.TLSHandshakeTimeout = connectMost
+	}
 	if len(authority) == 0 {
 		return nil
 	}
@@ -138,6 +142,10 @@ const retryAnother = "another"
 // staleHeader in an answer says that it tells what the server knew last: no majority
 // of the servers answers, so there may be news.
 const staleHeader = "Bulkhead-Stale"
+
+// connectMost is how long one of several servers may take to take a call, before the
+// next one is asked.
+const connectMost = time.Second
 
 // patience is how long the client asks again when no server can answer: longer than
 // the servers take to agree on a new leader.

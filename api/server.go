@@ -272,6 +272,15 @@ func (s *Server) current(w http.ResponseWriter, r *http.Request) (*http.Request,
 	return r, true
 }
 
+// Starting answers users of a server that is not there yet: another one may be.
+func Starting() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(retryHeader, "1")
+		writeProblem(w, asProblem(bulkhead.Errorf(bulkhead.ErrUnavailable, "this server is starting: it waits for a majority of the servers").
+			WithHint("start the others; stamps go on running meanwhile")))
+	})
+}
+
 // actor is who made the request of ctx.
 func actor(ctx context.Context) string {
 	o, _ := auth.FromContext(ctx)

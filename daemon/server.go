@@ -38,6 +38,9 @@ func (p *process) openServer(ctx context.Context) (err error) {
 			Certificate: filepath.Join(keyDir, serverFile), Key: filepath.Join(keyDir, serverFile), Authority: filepath.Join(keyDir, authorityFile),
 		}
 	}
+	if config.Peers != nil {
+		defer p.starting(identity)()
+	}
 	if p.state, err = store.Open(ctx, config); err != nil {
 		return err
 	}

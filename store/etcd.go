@@ -119,7 +119,9 @@ func (e *etcd) patiently(ctx context.Context, step func(context.Context) error) 
 	}
 	for {
 		attempt, cancel := context.WithTimeout(ctx, stepMost)
+		stop := e.afterElection(attempt, cancel) // as in commit
 		err := step(attempt)
+		stop()
 		late := attempt.Err() != nil
 		cancel()
 		if err == nil || ctx.Err() != nil || !late && !errors.Is(err, ErrNoMajority) {
