@@ -54,6 +54,7 @@ type Node struct {
 type Aside struct {
 	Stamp StampName `json:"stamp"`
 	UID   string    `json:"uid"`
+	Moved bool      `json:"moved,omitempty"` // it went to another node
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"` // then it is destroyed
 }

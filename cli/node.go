@@ -84,7 +84,11 @@ func (c *command) nodeShow() *cobra.Command {
 					}
 				}
 				for _, a := range n.Aside {
-					c.say("%-10sdata of %s (%s), since %s, kept until %s", "aside", a.Stamp, a.UID, a.Since.Format("2006-01-02 15:04"), a.Until.Format("2006-01-02"))
+					why := "deleted"
+					if a.Moved {
+						why = "gone elsewhere"
+					}
+					c.say("%-10sdata of %s (%s), %s %s, kept until %s", "aside", a.Stamp, a.UID, why, a.Since.Format("2006-01-02 15:04"), a.Until.Format("2006-01-02"))
 				}
 			})
 		},

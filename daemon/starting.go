@@ -23,7 +23,7 @@ func (p *process) starting(identity *keys.Identity) (stop func()) {
 		} else {
 			_ = users.Serve(l)
 		}
-	})
+	}, users.Close)
 	stopNodes := borrow(p.listeners["node-api"], func(l net.Listener) {
 		for {
 			conn, err := l.Accept()
@@ -32,16 +32,16 @@ func (p *process) starting(identity *keys.Identity) (stop func()) {
 			}
 			_ = conn.Close()
 		}
-	})
+	}, func() error { return nil })
 	return func() {
-		_ = users.Close()
 		stopUsers()
 		stopNodes()
 	}
 }
 
-// borrow lets serve accept on a listener until the borrowing ends.
-func borrow(l net.Listener, serve func(net.Listener)) (end func()) {
+// borrow lets serve accept on a listener until the borrowing ends. Accept fails then;
+// over tells serve why.
+func borrow(l net.Listener, serve func(net.Listener), over func() error) (end func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -49,7 +49,8 @@ func borrow(l net.Listener, serve func(net.Listener)) (end func()) {
 	}()
 	return func() {
 		deadline := l.(*net.TCPListener).SetDeadline
-		_ = deadline(time.Unix(1, 0)) // ends Accept
+		_ = deadline(time.Unix(1, 0))
+		_ = over()
 		<-done
 		_ = deadline(time.Time{})
 	}

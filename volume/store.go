@@ -360,7 +360,7 @@ func (s *Store) Aside() ([]bulkhead.Aside, error) {
 	slices.SortFunc(all, func(a, b Kept) int { return b.Deleted.Compare(a.Deleted) })
 	var out []bulkhead.Aside
 	for _, k := range all[:min(len(all), bulkhead.MostAside)] {
-		out = append(out, bulkhead.Aside{Stamp: k.Name, UID: k.UID, Since: k.Deleted, Until: k.Until()})
+		out = append(out, bulkhead.Aside{Stamp: k.Name, UID: k.UID, Moved: k.Moved, Since: k.Deleted, Until: k.Until()})
 	}
 	return out, nil
 }
