@@ -350,9 +350,6 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return c.call(ctx, http.MethodDelete, "/v1/tokens/"+id, nil, nil, nil)
 }
 
-// mostStale is how many tokens that ran out long ago go when one is made.
-const mostStale = 100
-
 func (s *Server) createToken(ctx context.Context, spec TokenSpec) (TokenView, error) {
 	if s.c.Authority == nil {
 		return TokenView{}, bulkhead.Errorf(bulkhead.ErrConflict, "this server takes no machines in")
@@ -367,12 +364,7 @@ func (s *Server) createToken(ctx context.Context, spec TokenSpec) (TokenView, er
 	}
 	token, now := s.c.Authority.NewJoinToken(keys.Role(spec.Role)), s.c.Now().UTC()
 	record := bulkhead.JoinToken{ID: token.ID, Role: spec.Role, Hash: token.Hash(), Created: now, By: actor(ctx), Expires: now.Add(valid)}
-	var stale []string // nobody asks about them any more
-	for old := range s.c.Store.View().JoinTokens.All() {
-		if now.Sub(old.Expires) > 24*time.Hour && len(stale) < mostStale {
-			stale = append(stale, old.ID)
-		}
-	}
+	stale := staleTokens(s.c.Store.View(), now)
 	err = s.c.Store.Update(ctx, func(tx *store.Tx) error {
 		for _, id := range stale {
 			tx.JoinTokens.Delete(id)
@@ -384,6 +376,23 @@ func (s *Server) createToken(ctx context.Context, spec TokenSpec) (TokenView, er
 	out := showToken(record, now)
 	out.Token, out.Join = token.String(), join
 	return out, err
+}
+
+// staleEvery is after how many tokens stale ones are looked for, and how many go at a
+// time: a farm may begin with thousands of tokens.
+const staleEvery = 100
+
+// staleTokens are tokens that ran out so long ago that nobody asks about them any more.
+func staleTokens(view *store.Snapshot, now time.Time) (ids []string) {
+	if view.JoinTokens.Len()%staleEvery != 0 {
+		return nil
+	}
+	for old := range view.JoinTokens.All() {
+		if now.Sub(old.Expires) > 24*time.Hour && len(ids) < staleEvery {
+			ids = append(ids, old.ID)
+		}
+	}
+	return ids
 }
 
 // joinAddress is where machines call this farm, if other machines can.

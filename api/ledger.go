@@ -84,8 +84,8 @@ func (l *ledger) next() []*entry {
 			break
 		}
 	}
-	batch := l.entries[:n:n]
-	l.entries = l.entries[n:]
+	batch := slices.Clone(l.entries[:n])
+	l.entries = slices.Delete(l.entries, 0, n)
 	for _, e := range batch {
 		l.waiting -= max(1, len(e.reports))
 	}
@@ -209,12 +209,9 @@ type postbox struct {
 	sent    bool // an entry is in the ledger
 }
 
-const (
-	// mostEntry is how many reports one entry has.
-	mostEntry = 200
-	// mostUnwritten is how many reports of one node wait before it is read no further.
-	mostUnwritten = 256
-)
+// mostUnwritten is how many reports of one node wait, here and in the ledger, before it
+// is read no further.
+const mostUnwritten = 64
 
 func newPostbox(l *ledger, s *nodeSession) *postbox {
 	return &postbox{ledger: l, node: s.node, uid: s.uid, lost: s.cancel, room: make(chan struct{}, mostUnwritten)}
@@ -259,10 +256,9 @@ func (p *postbox) send() {
 	if p.sent || len(p.reports) == 0 {
 		return
 	}
-	n := min(len(p.reports), mostEntry)
-	e := &entry{node: p.node, uid: p.uid, reports: p.reports[:n:n], done: func(err error) { p.written(n, err) }}
-	p.reports, p.sent = p.reports[n:], true
-	p.ledger.submit(e)
+	reports := p.reports
+	p.reports, p.sent = nil, true
+	p.ledger.submit(&entry{node: p.node, uid: p.uid, reports: reports, done: func(err error) { p.written(len(reports), err) }})
 }
 
 // written goes on after an entry.

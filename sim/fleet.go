@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -70,8 +71,12 @@ type Fleet struct {
 	joined, synced, running, sessions, refused, changes atomic.Int64
 }
 
-// joinAtOnce is how many machines join at the same time.
-const joinAtOnce = 32
+const (
+	// joinAtOnce is how many machines join at the same time.
+	joinAtOnce = 32
+	// joinAttempts is how often one asks.
+	joinAttempts = 20
+)
 
 // NewFleet makes the nodes, which join the farm that client is an operator of. What
 // they keep is below dir. It starts nothing.
@@ -148,7 +153,7 @@ func (n *node) join(ctx context.Context) error {
 		return err
 	}
 	address := n.address(strings.TrimPrefix(made.Join, "https://"))
-	answer, err := api.Join(ctx, address, token, api.JoinRequest{Role: keys.RoleNode, Name: n.name, Version: n.version, Request: request.PEM})
+	answer, err := n.ask(ctx, address, token, request)
 	if err != nil {
 		return err
 	}
@@ -168,6 +173,21 @@ func (n *node) join(ctx context.Context) error {
 	n.client = api.NewNodeClient(api.NewWay([]string{address}, identity.Client(pool)))
 	n.fleet.joined.Add(1)
 	return nil
+}
+
+// ask asks to join until a server answers, as who starts a machine does.
+func (n *node) ask(ctx context.Context, address string, token keys.JoinToken, request *keys.Request) (api.JoinAnswer, error) {
+	for attempt := 1; ; attempt++ {
+		answer, err := api.Join(ctx, address, token, api.JoinRequest{Role: keys.RoleNode, Name: n.name, Version: n.version, Request: request.PEM})
+		if !errors.Is(err, bulkhead.ErrUnavailable) || attempt == joinAttempts {
+			return answer, err
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return answer, context.Cause(ctx)
+		}
+	}
 }
 
 // nodesOfAddress is how many nodes call one address. Between two addresses of a

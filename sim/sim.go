@@ -103,7 +103,7 @@ func Run(ctx context.Context, c Config) (report *Report, err error) {
 		defer os.RemoveAll(*folder)
 	}
 	r := &run{Config: c, report: newReport(c)}
-	defer func() { err = errors.Join(err, r.end()) }()
+	defer r.end()
 	for _, step := range []func(context.Context) error{r.start, r.join, r.rest, r.place, r.settle, r.restart} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -121,14 +121,13 @@ type run struct {
 }
 
 // end stops what was started.
-func (r *run) end() error {
+func (r *run) end() {
 	if r.nodes != nil {
 		r.nodes.kill()
 	}
 	if r.server != nil {
 		r.server.kill()
 	}
-	return nil
 }
 
 // start brings a server up and publishes the product.
