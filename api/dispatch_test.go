@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -419,4 +420,112 @@ func TestLedger(t *testing.T) {
 	if n := f.store.View().Revision - before; n > nodes/2 {
 		t.Errorf("%d transactions for %d reports of %d nodes", n, nodes*each, nodes)
 	}
+}
+
+// TestTwoServers: each hands to its own sessions what changes, whichever of them has
+// changed it. A node that goes over to the other server is not silent when its first
+// session ends.
+func TestTwoServers(t *testing.T) {
+	f := newFixture(t)
+	second, err := NewServer(Config{
+		Store: f.store, Sealer: f.server.c.Sealer, Name: "s2", Authority: f.authority, Version: "v1.4.0",
+		Bundle: f.server.c.Bundle, HasImage: f.server.c.HasImage,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = second.Run(ctx) })
+	t.Cleanup(func() {
+		stop()
+		running.Wait()
+	})
+	other := *f
+	other.server = second
+	dial, dialOther := f.nodeListener(), other.nodeListener()
+	if _, err := f.CreateStamp(t.Context(), StampSpec{Name: "acme", Product: "shop"}, false, false); err != nil {
+		t.Fatal(err)
+	}
+	open := func(c *NodeClient) *NodeSession {
+		t.Helper()
+		s, err := c.Connect(t.Context(), hello())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for o := receive(t, s); !o.Synced; o = receive(t, s) {
+		}
+		return s
+	}
+	n1, n2 := open(dial("n1")), open(dialOther("n2"))
+	defer n2.Close()
+	f.place("acme", "n1")
+	if o := next(t, n1); o.Assign == nil || o.Assign.Stamp.Name != "acme" {
+		t.Errorf("at the first server n1 hears %+v", o)
+	}
+	f.place("acme", "n2")
+	if o := next(t, n1); o.Forget == nil || o.Forget.Epoch != 2 {
+		t.Errorf("at the first server n1 hears %+v", o)
+	}
+	if o := next(t, n2); o.Assign == nil || o.Assign.Stamp.Epoch != 2 {
+		t.Errorf("at the second server n2 hears %+v", o)
+	}
+
+	moved := open(dialOther("n1"))
+	defer moved.Close()
+	f.await("n1 is with the second server", func(v *store.Snapshot) bool { n, _ := v.Nodes.Get("n1"); return n.Server == "s2" })
+	_ = n1.Close()
+	for end := time.Now().Add(10 * time.Second); f.server.nodes.dispatch.session("n1") != nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the first session does not end")
+		}
+	}
+	// The ledger writes in order: what follows the end of the session is after it.
+	if err := f.server.nodes.ledger.record(t.Context(), entry{node: "n2", uid: "uid-n2"}); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := f.store.View().Nodes.Get("n1"); !n.Silent.IsZero() || n.Server != "s2" {
+		t.Errorf("a node that went over to the other server passes for %+v", n)
+	}
+}
+
+// TestRemovedWhileAway: a node that was removed while it had no session hears so when
+// it calls.
+func TestRemovedWhileAway(t *testing.T) {
+	f := newFixture(t)
+	client := f.nodeListener()("n1")
+	if _, err := f.RemoveNode(t.Context(), "n1", false); err != nil {
+		t.Fatal(err)
+	}
+	s, err := client.Connect(t.Context(), hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if o := receive(t, s); !o.Removed {
+		t.Errorf("it hears %+v", o)
+	}
+	f.holdsNothing()
+}
+
+// TestBusyServer: a server that has too much to write asks nodes to come back later,
+// and takes them when it has not.
+func TestBusyServer(t *testing.T) {
+	f := newFixture(t)
+	client := f.nodeListener()("n1")
+	l := f.server.nodes.ledger
+	l.mu.Lock()
+	l.waiting += mostWaiting + 1
+	l.mu.Unlock()
+	if _, err := client.Connect(t.Context(), hello()); !errors.Is(err, bulkhead.ErrUnavailable) || !strings.Contains(err.Error(), "come back later") {
+		t.Errorf("a busy server answers %v", err)
+	}
+	l.mu.Lock()
+	l.waiting -= mostWaiting + 1
+	l.mu.Unlock()
+	s, err := client.Connect(t.Context(), hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
 }
