@@ -47,7 +47,10 @@ type lineConn struct {
 	dec    *json.Decoder
 	heard  atomic.Int64 // as nanoseconds of Unix time
 	closed atomic.Bool
-	pulse  *time.Timer // gives a sign of life; there may be thousands of sessions, so it is no goroutine
+	// pulse gives a sign of life, and silence closes the connection when the node gives
+	// none: timers, because there may be thousands of sessions, and a deadline for each
+	// read would cost more than the read.
+	pulse, silence *time.Timer
 }
 
 func newLineConn(w http.ResponseWriter, body io.Reader, now func() time.Time) *lineConn {
@@ -57,7 +60,7 @@ func newLineConn(w http.ResponseWriter, body io.Reader, now func() time.Time) *l
 	return c
 }
 
-// live gives signs of life from now on, until end.
+// live gives signs of life from now on, and wants some, until end.
 func (c *lineConn) live() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -72,6 +75,13 @@ func (c *lineConn) live() {
 			c.pulse.Reset(nodePulse)
 		}
 	})
+	c.silence = time.AfterFunc(nodeSilence, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.err == nil {
+			c.Close()
+		}
+	})
 }
 
 // end returns when nothing is written any more, so that the answer can be given back.
@@ -80,6 +90,7 @@ func (c *lineConn) end() {
 	defer c.mu.Unlock()
 	c.err = errors.Join(c.err, net.ErrClosed)
 	c.pulse.Stop()
+	c.silence.Stop()
 }
 
 func (c *lineConn) hear()            { c.heard.Store(c.now().UnixNano()) }
@@ -94,16 +105,15 @@ func (c *lineConn) Close() {
 	_ = c.rc.SetReadDeadline(time.Now())
 }
 
-// Read reads the body, with a deadline for signs of life. Close first notes that and
-// then sets a deadline in the past: that ends the reading, whatever it is about to do.
+// Read reads the body.
 func (c *lineConn) Read(p []byte) (int, error) {
-	_ = c.rc.SetReadDeadline(time.Now().Add(nodeSilence))
 	if c.closed.Load() {
 		return 0, net.ErrClosed
 	}
 	n, err := c.body.Read(p)
 	if n > 0 {
 		c.hear()
+		c.silence.Reset(nodeSilence)
 	}
 	return n, err
 }

@@ -36,6 +36,9 @@ type lines struct {
 	w   io.Writer
 	rc  *http.ResponseController
 	err error
+	// until is the deadline of writing. It is set anew when a third of it has passed,
+	// because setting it costs as much as writing a line.
+	until time.Time
 }
 
 // send writes one item, at once.
@@ -57,7 +60,10 @@ func (l *lines) writeLocked(b []byte) error {
 	if l.err != nil {
 		return l.err
 	}
-	_ = l.rc.SetWriteDeadline(time.Now().Add(3 * streamPulse))
+	if now := time.Now(); l.until.Sub(now) < 2*streamPulse {
+		l.until = now.Add(3 * streamPulse)
+		_ = l.rc.SetWriteDeadline(l.until)
+	}
 	if _, l.err = l.w.Write(b); l.err == nil {
 		l.err = l.rc.Flush()
 	}
