@@ -34,8 +34,18 @@ type moveNode struct {
 	dir  string
 	data *moveData
 	life life
+
+	mu sync.Mutex // guards what others dial
+	at *Agent
 	// alive ends with the agent's life.
 	alive context.Context
+}
+
+// reached is the agent that who dials the node reaches, and how long it lives.
+func (n *moveNode) reached() (*Agent, context.Context) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.at, n.alive
 }
 
 // moveData are the volumes of a node: a text for each stamp.
@@ -192,18 +202,17 @@ func (n *moveNode) boot() {
 		Node: func() bulkhead.Node { return bulkhead.Node{Name: n.name} }, Dir: n.dir, Run: t.TempDir(),
 		Control: n.s, Runtime: n.m, Network: network{n.m}, Volumes: n.data, Logs: outputs{n.m}, Files: bundles{}, Keys: plain{},
 		Dial: func(_ context.Context, peer bulkhead.Peer) (net.Conn, error) {
-			other := n.pair.nodes[peer.Node]
-			if other == nil || other.life.Agent == nil {
-				return nil, errors.New("connection refused")
-			}
+			at, alive := n.pair.nodes[peer.Node].reached()
 			a, b := net.Pipe()
-			go other.life.Serve(other.alive, b, n.name, "uid-"+string(n.name))
+			go at.Serve(alive, b, n.name, "uid-"+string(n.name))
 			return a, nil
 		},
 		Log: slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(t.Context())
-	n.alive = ctx
+	n.mu.Lock()
+	n.at, n.alive = a, ctx
+	n.mu.Unlock()
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	n.life = life{a, sync.OnceFunc(func() {

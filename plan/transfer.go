@@ -197,10 +197,10 @@ func (f *Farm) movable(s *bulkhead.Stamp, to bulkhead.NodeName) error {
 		return noNode(to)
 	case from == nil || from.State != bulkhead.NodeReady:
 		return conflict("stamp %s is on %s, which does not answer", s.Name, s.Node)
-	case from.Gateway == "":
-		return noGateway(s.Node)
 	case to == "" && len(f.byName) == 1:
 		return conflict("%s is the only node of the farm: there is nowhere to move to", s.Node)
+	case from.Gateway == "":
+		return noGateway(s.Node)
 	case to == "":
 		return nil
 	case target.State != bulkhead.NodeReady:

@@ -161,7 +161,7 @@ func TestTarget(t *testing.T) {
 	if now := fmt.Sprint(f.nodes[f.byName["n1"]].free, f.apart, f.count, f.Loosened()); now != before {
 		t.Errorf("asking has changed the farm:\n%s\n%s", before, now)
 	}
-	alone := farmOf(bulkhead.Policy{}, reachable("n1", 4, 8*gib))
+	alone := farmOf(bulkhead.Policy{}, machine("n1", 4, 8*gib))
 	settle(alone, s, "n1")
 	if _, err := alone.Target(s, ""); err == nil || err.Error() != "n1 is the only node of the farm: there is nowhere to move to" {
 		t.Errorf("in a farm of one: %v", err)
