@@ -216,7 +216,7 @@ func moveThroughKills(t *testing.T, f *trio) {
 	defer end()
 	path := "/data/killed"
 	w := Write(f.nodes, "globex", path)
-	for _, k := range []killed{
+	kills := []killed{
 		{"from", bulkhead.TransferCopying},
 		{"to", bulkhead.TransferCopying},
 		{"leader", bulkhead.TransferCopying},
@@ -226,7 +226,9 @@ func moveThroughKills(t *testing.T, f *trio) {
 		{"from", bulkhead.TransferStarting},
 		{"to", bulkhead.TransferStarting},
 		{"leader", bulkhead.TransferStarting},
-	} {
+	}
+	for i := range trials(len(kills), 1000) {
+		k := kills[i%len(kills)]
 		leader, others := f.leader()
 		from, to := f.nodeOf("globex"), n2
 		if from == n2 {
