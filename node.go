@@ -49,8 +49,8 @@ type Node struct {
 	Spared time.Time `json:"spared,omitzero"`
 }
 
-// Aside is data of a stamp that was deleted, or that went to another node: also of one
-// that came back with the node and is another's by now. Nothing uses it.
+// Aside is data that nothing uses: of a stamp that was deleted, or that is another
+// node's by now.
 type Aside struct {
 	Stamp StampName `json:"stamp"`
 	UID   string    `json:"uid"`
