@@ -180,6 +180,7 @@ func (n *nodeAPI) enterNode(tx *store.Tx, name bulkhead.NodeName, node bulkhead.
 		n.s.c.Logger.Warn("node with wrong labels: they are left out", "node", name, "err", err)
 		node.Region, node.Zone, node.Labels = was.Region, was.Zone, was.Labels
 	}
+	node.Aside = node.Aside[:min(len(node.Aside), bulkhead.MostAside)]
 	node.Name, node.UID, node.Joined = name, was.UID, was.Joined
 	node.Cordoned, node.Draining = was.Cordoned, was.Draining
 	node.State, node.Seen, node.Server, node.Silent, node.Spared = bulkhead.NodeReady, now, n.s.c.Name, time.Time{}, time.Time{}
