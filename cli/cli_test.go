@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"bulkhead"
 
@@ -107,6 +108,20 @@ func TestScripts(t *testing.T) {
 				ts.Check(err)
 				if got := fmt.Sprintf("%o", info.Mode().Perm()); got != args[0] {
 					ts.Fatalf("mode of %s is %s, want %s", args[1], got, args[0])
+				}
+			},
+			// join NAME adds a node, and waits until it is ready.
+			"join": func(ts *testscript.TestScript, _ bool, args []string) {
+				c := ts.Value("cluster").(*cluster)
+				name := bulkhead.NodeName(args[0])
+				ts.Check(c.join(name))
+				for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+					if n, _ := c.store.View().Nodes.Get(name); n.State == bulkhead.NodeReady {
+						return
+					}
+					if time.Now().After(end) {
+						ts.Fatalf("node %s is not ready", name)
+					}
 				}
 			},
 			// publish puts the shop of testdata/shop on the server.

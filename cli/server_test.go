@@ -39,6 +39,8 @@ type cluster struct {
 	viewer string
 	store  *store.Store
 	stop   func()
+	// join adds a node.
+	join func(name bulkhead.NodeName) error
 }
 
 func newCluster(dir string) (*cluster, error) {
@@ -49,7 +51,6 @@ func newCluster(dir string) (*cluster, error) {
 	err := state.Update(ctx, func(tx *store.Tx) error {
 		tx.Tokens.Put(store.Token{Hash: hash, Operator: "ann", Role: string(auth.RoleAdmin)})
 		tx.Tokens.Put(store.Token{Hash: viewerHash, Operator: "vic", Role: string(auth.RoleViewer)})
-		tx.Nodes.Put(bulkhead.Node{Name: "n1", UID: "uid-n1"})
 		return nil
 	})
 	if err != nil {
@@ -63,9 +64,9 @@ func newCluster(dir string) (*cluster, error) {
 		cancel()
 		return nil, err
 	}
-	identity := func(role keys.Role) *keys.Identity {
+	identity := func(role keys.Role, name bulkhead.NodeName) *keys.Identity {
 		id, err := keys.NewIdentity(ctx, func(context.Context) (*tls.Certificate, error) {
-			return authority.Issue(keys.Subject{Role: role, Name: "n1", UID: "uid-n1"})
+			return authority.Issue(keys.Subject{Role: role, Name: name, UID: "uid-" + string(name)})
 		}, slog.New(slog.DiscardHandler))
 		if err != nil {
 			panic(err)
@@ -77,7 +78,7 @@ func newCluster(dir string) (*cluster, error) {
 	bundles := images.NewBundles(filepath.Join(dir, "bundles"), &images.Target{URL: direct.URL})
 	server, err := api.NewServer(api.Config{
 		Store: state, Sealer: sealer, Registry: blobs, Bundle: bundles.Bundle, Authority: authority, Version: "1.2.3",
-		Forecast: controller.Forecast, Meetable: controller.Meetable,
+		Forecast: controller.Forecast, Meetable: controller.Meetable, Target: controller.Target,
 		HasImage: func(ctx context.Context, i bulkhead.Image) error {
 			ok, err := blobs.Has(ctx, i.Repository, i.Digest)
 			if err == nil && !ok {
@@ -97,16 +98,28 @@ func newCluster(dir string) (*cluster, error) {
 		cancel()
 		return nil, err
 	}
-	nodes := &http.Server{Handler: server.NodeHandler(), TLSConfig: identity(keys.RoleServer).Server(authority.Pool())}
+	nodes := &http.Server{Handler: server.NodeHandler(), TLSConfig: identity(keys.RoleServer, "s1").Server(authority.Pool())}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = nodes.ServeTLS(listener, "", "") })
 	wg.Go(func() { _ = server.Run(ctx) })
 	wg.Go(func() {
 		_ = controller.New(controller.Config{Store: state, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
 	})
-	node := &fakeNode{client: api.NewNodeClient(api.NewWay([]string{listener.Addr().String()}, identity(keys.RoleNode).Client(authority.Pool())))}
-	wg.Go(func() { node.run(ctx) })
-	return &cluster{url: users.URL, token: token, viewer: viewer, store: state, stop: func() {
+	join := func(name bulkhead.NodeName) error {
+		err := state.Update(ctx, func(tx *store.Tx) error {
+			tx.Nodes.Put(bulkhead.Node{Name: name, UID: "uid-" + string(name)})
+			return nil
+		})
+		way := api.NewWay([]string{listener.Addr().String()}, identity(keys.RoleNode, name).Client(authority.Pool()))
+		node := &fakeNode{name: name, client: api.NewNodeClient(way)}
+		wg.Go(func() { node.run(ctx) })
+		return err
+	}
+	if err := join("n1"); err != nil {
+		cancel()
+		return nil, err
+	}
+	return &cluster{url: users.URL, token: token, viewer: viewer, store: state, join: join, stop: func() {
 		cancel()
 		server.Close()
 		users.CloseClientConnections()
@@ -118,7 +131,10 @@ func newCluster(dir string) (*cluster, error) {
 }
 
 // fakeNode answers as an agent would.
-type fakeNode struct{ client *api.NodeClient }
+type fakeNode struct {
+	name   bulkhead.NodeName
+	client *api.NodeClient
+}
 
 func (n *fakeNode) run(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -130,7 +146,7 @@ func (n *fakeNode) run(ctx context.Context) {
 
 func (n *fakeNode) session(ctx context.Context) error {
 	s, err := n.client.Connect(ctx, bulkhead.NodeReport{Node: &bulkhead.Node{
-		Version: "1.2.3", Platform: "linux/amd64", Kernel: "6.1", Runtime: "containerd 1.6.20, runc 1.1.5",
+		Version: "1.2.3", Gateway: string(n.name) + ":7073", Platform: "linux/amd64", Kernel: "6.1", Runtime: "containerd 1.6.20, runc 1.1.5",
 		Capacity: bulkhead.Resources{CPU: 4, Memory: 8 << 30, Disk: 100 << 30, PIDs: 10000},
 	}})
 	if err != nil {
@@ -148,6 +164,14 @@ func (n *fakeNode) session(ctx context.Context) error {
 				if err := s.Send(bulkhead.NodeReport{Status: &st}); err != nil {
 					return err
 				}
+			}
+		case o.Fetch != nil:
+			a := bulkhead.Arrival{Name: o.Fetch.Name, Move: o.Fetch.Move, State: bulkhead.ArrivalReady, Bytes: 3 << 20, Passes: 2}
+			if o.Fetch.Last {
+				a.State = bulkhead.ArrivalComplete
+			}
+			if err := s.Send(bulkhead.NodeReport{Arrival: &a}); err != nil {
+				return err
 			}
 		case o.Stream != nil:
 			go n.stream(ctx, s, *o.Stream)
