@@ -84,7 +84,7 @@ func Open(ctx context.Context, config Config) (*Store, error) {
 		_ = e.close()
 		return nil, err
 	}
-	return &Store{config: config, engine: e, mirror: e.mirror}, nil
+	return newStore(config, e, e.mirror), nil
 }
 
 func (e *etcd) start(ctx context.Context) (err error) {

@@ -93,8 +93,12 @@ type Store struct {
 	engine engine
 	mirror *mirror
 
-	turn    sync.Mutex // held by an Update that lost several times
+	turn    chan struct{} // holds one of an Update that lost several times
 	pruning sync.Mutex
+}
+
+func newStore(c Config, e engine, m *mirror) *Store {
+	return &Store{config: c, engine: e, mirror: m, turn: make(chan struct{}, 1)}
 }
 
 // engine agrees on transactions: etcd, or a map in tests. It feeds the mirror.
@@ -165,8 +169,12 @@ const electionMost = 4 * time.Second
 func (s *Store) update(ctx context.Context, office *fence, fn func(tx *Tx) error) (revision int64, err error) {
 	for attempt, began := 0, time.Now(); attempt < mostAttempts; attempt++ {
 		if attempt == 2 {
-			s.turn.Lock()
-			defer s.turn.Unlock()
+			select {
+			case s.turn <- struct{}{}:
+			case <-ctx.Done():
+				return 0, context.Cause(ctx)
+			}
+			defer func() { <-s.turn }()
 		}
 		tx := newTx(s.View())
 		if err := fn(tx); err != nil {

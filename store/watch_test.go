@@ -130,7 +130,7 @@ func TestFollow_RecoversFromCompaction(t *testing.T) {
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
-	behind := &Store{config: first.config, engine: late, mirror: late.mirror}
+	behind := newStore(first.config, late, late.mirror)
 	_, changes := behind.Watch(ctx)
 	late.following.Go(func() { late.follow(ctx) })
 	if c := <-changes; !c.Everything() {
