@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"bulkhead"
@@ -19,10 +18,22 @@ import (
 // ground is what all tasks of a stamp stand on. Several steps may want it at the
 // same time.
 type ground struct {
-	mu         sync.Mutex
-	generation int64 // whose ceiling is set; guarded by mu
-	set        bool  // guarded by mu
+	turn       chan struct{} // holds one of who works on it; guards what follows
+	generation int64         // whose ceiling is set
+	set        bool
 }
+
+// take waits for the turn: the one before may wait for the engine.
+func (g *ground) take(ctx context.Context) error {
+	select {
+	case g.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (g *ground) release() { <-g.turn }
 
 // prepare does everything up to a container that waits to be started. When it
 // fails nothing is left behind that clear would not find.
@@ -65,8 +76,10 @@ func (l *stampLoop) prepare(ctx context.Context, as bulkhead.Assignment, t bulkh
 
 // level takes back kept data and sets the stamp's ceiling, once per generation.
 func (l *stampLoop) level(ctx context.Context, s bulkhead.Stamp) error {
-	l.ground.mu.Lock()
-	defer l.ground.mu.Unlock()
+	if err := l.ground.take(ctx); err != nil {
+		return err
+	}
+	defer l.ground.release()
 	if l.ground.set && l.ground.generation == s.Generation {
 		return nil
 	}
@@ -205,9 +218,11 @@ func (l *stampLoop) insist(ctx context.Context, what string, id bulkhead.TaskID,
 // raze takes the stamp itself away; its data is set aside, or destroyed with Purge.
 // left tells that another node has the stamp now.
 func (l *stampLoop) raze(ctx context.Context, s bulkhead.Stamp, left bool) error {
-	l.ground.mu.Lock()
+	if err := l.ground.take(ctx); err != nil {
+		return err
+	}
 	l.ground.set = false
-	l.ground.mu.Unlock()
+	l.ground.release()
 	err := errors.Join(
 		l.a.c.Network.Remove(ctx, s.Name),
 		l.a.c.Runtime.Forget(ctx, s.Name),

@@ -69,7 +69,7 @@ func (a *Agent) newLoop(as bulkhead.Assignment) *stampLoop {
 	l := &stampLoop{
 		a: a, name: as.Stamp.Name, log: a.log.With("stamp", as.Stamp.Name),
 		assignment: as, tasks: map[bulkhead.TaskID]*task{},
-		box: mailbox{wake: make(chan struct{}, 1)},
+		box: mailbox{wake: make(chan struct{}, 1)}, ground: ground{turn: make(chan struct{}, 1)},
 	}
 	l.view.Store(&plan.Local{Stamp: as.Stamp, Phase: bulkhead.PhasePending})
 	l.takeOver(as)
