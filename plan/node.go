@@ -110,7 +110,8 @@ func massSilence(nodes []bulkhead.Node, s Silence, now time.Time) map[string][]s
 			continue
 		}
 		all[n.Region]++
-		if !n.Silent.IsZero() && now.Sub(n.Silent) >= s.Lease {
+		// The clock by which it became unreachable may have been another server's.
+		if !n.Silent.IsZero() && (n.State == bulkhead.NodeUnreachable || now.Sub(n.Silent) >= s.Lease) {
 			silent[n.Region] = append(silent[n.Region], string(n.Name))
 		}
 	}

@@ -186,3 +186,23 @@ func TestRoutes_OfTheFarm(t *testing.T) {
 		}
 	}
 }
+
+// TestNodes_OtherClock: a node that is unreachable is silent, also by a leader's clock
+// that is behind the one by which it became so.
+func TestNodes_OtherClock(t *testing.T) {
+	now := time.Unix(10_000, 0)
+	node := func(name bulkhead.NodeName, silent time.Time) bulkhead.Node {
+		return bulkhead.Node{Name: name, Server: "s1", State: bulkhead.NodeUnreachable, Silent: silent}
+	}
+	nodes := []bulkhead.Node{node("n1", now.Add(-time.Hour)), node("n2", now.Add(time.Minute)), node("n3", time.Time{})}
+	nodes[2].State = bulkhead.NodeReady
+	p := Nodes(nodes, func(bulkhead.NodeName) bool { return true }, Silence{Lease: 10 * time.Second, LostAfter: time.Minute}, now)
+	if len(p.Alarms) != 1 {
+		t.Errorf("two of three nodes are silent: %+v", p)
+	}
+	for _, step := range p.Steps {
+		if step.State == bulkhead.NodeLost {
+			t.Errorf("%s is given up", step.Node)
+		}
+	}
+}
