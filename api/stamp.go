@@ -426,6 +426,13 @@ func (s *Server) createStamp(ctx context.Context, spec StampSpec, restore, dryRu
 				return nil, nil, "", err
 			}
 			next.Desired, next.Deleted = bulkhead.DesiredRunning, nil
+			// Its room may be another's by now. Where its data is it waits for it: the leader
+			// says when. Without data it is placed anew.
+			if len(next.Volumes) == 0 {
+				next.Node, next.Units = "", nil
+			} else if next.Node != "" {
+				next.Preempted = "it was deleted, and its room on its node is asked for again"
+			}
 			next.Generation = old.Generation + 1
 			return &old, &next, "restore", nil
 		}

@@ -308,6 +308,9 @@ func (r *reign) plan(ctx context.Context) error {
 		case s.Desired != bulkhead.DesiredDeleted && (s.Node == "" || s.Preempted != ""):
 			placeless = append(placeless, &s)
 		default:
+			if r.waiting[name] { // it stays: its node is back
+				r.farm.SetStamp(&s, plan.Releasing(&s, statusOf(view, name)))
+			}
 			if err := one(&s); err != nil {
 				return err
 			}
@@ -349,12 +352,17 @@ func (r *reign) decide(view *store.Snapshot, s *bulkhead.Stamp, now time.Time) s
 
 // write writes steps in one transaction, or in several where one has not the room.
 func (r *reign) write(ctx context.Context, steps []step) error {
+	var stay []bulkhead.StampName
 	err := r.leader.Update(ctx, func(tx *store.Tx) error {
 		placed, nodes := 0, map[bulkhead.NodeName]bool{}
+		stay = stay[:0]
 		for _, s := range steps {
-			if s.write(tx, len(steps) >= manySteps) && s.Place != "" {
+			switch written := s.write(tx, len(steps) >= manySteps); {
+			case written && s.Place != "":
 				placed++
 				nodes[s.Place] = true
+			case s.Place != "":
+				stay = append(stay, s.stamp.Name)
 			}
 		}
 		if len(steps) >= manySteps && placed > 0 {
@@ -362,6 +370,9 @@ func (r *reign) write(ctx context.Context, steps []step) error {
 		}
 		return nil
 	})
+	for _, name := range stay { // when what has changed was noted, each is counted where it is
+		r.waiting[name], r.wake[name] = true, r.c.Now().Add(retry)
+	}
 	if errors.Is(err, bulkhead.ErrExhausted) && len(steps) > 1 {
 		if err := r.write(ctx, steps[:len(steps)/2]); err != nil {
 			return err
@@ -382,6 +393,11 @@ func (s step) write(tx *store.Tx, many bool) bool {
 	now, ok := tx.Stamps.Peek(was.Name) // its own fields are all that changes
 	if !ok || now.UID != was.UID || now.Generation != was.Generation || now.Node != was.Node || now.Transfer != nil {
 		return false
+	}
+	if s.Place != "" && was.Node != "" { // a node that was lost may have come back meanwhile
+		if n, ok := tx.Nodes.Peek(was.Node); ok && n.State != bulkhead.NodeLost {
+			return false
+		}
 	}
 	event := func(kind string, node bulkhead.NodeName, message string) {
 		tx.Event(bulkhead.Event{Type: kind, Stamp: was.Name, Node: node, Message: message})

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,6 +119,63 @@ func TestControllerPlacesWhenRoomIsMade(t *testing.T) {
 		put(t, s, func(tx *store.Tx) { tx.Stamps.Delete("acme") })
 		if got := get(t, s, "bolt"); got.Node != "n1" {
 			t.Errorf("bolt is on %q: %s", got.Node, got.Placement)
+		}
+	})
+}
+
+// TestControllerRestoresWithinRoom: a stamp that was deleted has given its room away, and
+// gets it back when it is free.
+func TestControllerRestoresWithinRoom(t *testing.T) {
+	lead(t, func(t *testing.T, s *store.Store) {
+		put(t, s, func(tx *store.Tx) {
+			tx.Nodes.Put(node("n1", 1<<30))
+			old := stamp("old", 1<<30)
+			old.Volumes = []bulkhead.Volume{{Name: "data"}}
+			tx.Stamps.Put(old)
+		})
+		old := get(t, s, "old")
+		deleted := old
+		deleted.Desired, deleted.Generation = bulkhead.DesiredDeleted, 2
+		put(t, s, func(tx *store.Tx) {
+			tx.Stamps.Put(deleted)
+			tx.Statuses.Put(bulkhead.StampStatus{Name: "old", UID: old.UID, Node: "n1", Epoch: old.Epoch, Generation: 2, Phase: bulkhead.PhaseDeleted})
+		})
+		put(t, s, func(tx *store.Tx) { tx.Stamps.Put(stamp("new", 1<<30)) })
+		if got := get(t, s, "new"); got.Node != "n1" {
+			t.Fatalf("new is on %q: %s", got.Node, got.Placement)
+		}
+		restored := old
+		restored.Preempted, restored.Generation = "it was deleted", 3
+		put(t, s, func(tx *store.Tx) { tx.Stamps.Put(restored) })
+		if got := get(t, s, "old"); got.Preempted == "" {
+			t.Fatal("it has room that is another's")
+		}
+		put(t, s, func(tx *store.Tx) { tx.Stamps.Delete("new") })
+		if got := get(t, s, "old"); got.Preempted != "" || got.Generation != 4 || got.Node != "n1" || got.Epoch != old.Epoch {
+			t.Errorf("with room: %+v", got)
+		}
+	})
+}
+
+// TestControllerCountsWhoStays: a stamp that found no other place when its node was lost
+// is counted there when the node is back.
+func TestControllerCountsWhoStays(t *testing.T) {
+	lead(t, func(t *testing.T, s *store.Store) {
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("n1", 1<<30)); tx.Stamps.Put(stamp("old", 1<<30)) })
+		if got := get(t, s, "old"); got.Node != "n1" {
+			t.Fatalf("old is on %q", got.Node)
+		}
+		lost := node("n1", 1<<30)
+		lost.State, lost.Silent = bulkhead.NodeLost, time.Now()
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(lost) })
+		if got := get(t, s, "old"); !strings.HasPrefix(got.Placement, "its node n1 is lost, and") {
+			t.Fatalf("old is on %q: %s", got.Node, got.Placement)
+		}
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("n1", 1<<30)) })
+		get(t, s, "old")
+		put(t, s, func(tx *store.Tx) { tx.Stamps.Put(stamp("new", 1<<30)) })
+		if got := get(t, s, "new"); got.Node != "" {
+			t.Errorf("new is on %q, where old is", got.Node)
 		}
 	})
 }

@@ -119,7 +119,7 @@ func (f *Farm) victims(p *place, q *search) []*tenant {
 // units of extras it then gets.
 func (f *Farm) Resume(s *bulkhead.Stamp) (units map[string][]bulkhead.UnitShare, ok bool) {
 	i, known := f.byName[s.Node]
-	if !known || !f.nodes[i].open {
+	if !known || f.nodes[i].node.State != bulkhead.NodeReady { // one that is cordoned keeps its stamps
 		return nil, false
 	}
 	p, r := f.nodes[i], f.request(s)

@@ -58,7 +58,13 @@ func Releasing(stamp *bulkhead.Stamp, status *bulkhead.StampStatus) bool {
 	if stamp.Preempted == "" {
 		return false
 	}
-	return status == nil || status.UID != stamp.UID || status.Epoch != stamp.Epoch || status.Generation < stamp.Generation || status.Phase != bulkhead.PhaseStopped
+	if status == nil || status.UID != stamp.UID || status.Epoch != stamp.Epoch {
+		return true
+	}
+	if status.Phase == bulkhead.PhaseDeleted && status.Generation == stamp.Generation-1 {
+		return false // it was just restored, and nothing has run since it was deleted
+	}
+	return status.Generation < stamp.Generation || status.Phase != bulkhead.PhaseStopped
 }
 
 func deleted(stamp bulkhead.Stamp, status *bulkhead.StampStatus, now time.Time) StampStep {
