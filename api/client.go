@@ -91,6 +91,9 @@ func (c *Client) Farm(servers []string, authority []byte, learned func(servers [
 	return nil
 }
 
+// Via has the client reach servers by transport. Call it before anything else.
+func (c *Client) Via(transport http.RoundTripper) { c.http.Transport = transport }
+
 // Stale has tell called for every answer that may not be the newest: the server could
 // not ask the others. Call it before the first request.
 func (c *Client) Stale(tell func()) { c.stale = tell }

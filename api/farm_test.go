@@ -480,3 +480,35 @@ func TestStaleTokens(t *testing.T) {
 		t.Errorf("%d old and %d younger tokens are left", old, young)
 	}
 }
+
+// TestSessionOfAnotherServer: a server that wrote late what it had heard of a node before
+// takes the node's record; the session that the node has then ends, so that it calls
+// again and the record is right.
+func TestSessionOfAnotherServer(t *testing.T) {
+	f := newFixture(t)
+	client := f.nodeListener()("n1")
+	s, err := client.Connect(t.Context(), hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for o := receive(t, s); !o.Synced; o = receive(t, s) {
+	}
+	f.update(func(tx *store.Tx) {
+		n, _ := tx.Nodes.Get("n1")
+		n.Server, n.Silent = "s2", time.Now()
+		tx.Nodes.Put(n)
+	})
+	for err == nil {
+		_, err = s.Receive()
+	}
+	_ = s.Close()
+	again, err := client.Connect(t.Context(), hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.await("the record is right", func(v *store.Snapshot) bool {
+		n, _ := v.Nodes.Get("n1")
+		return n.Server == "s1" && n.Silent.IsZero()
+	})
+	_ = again.Close()
+}

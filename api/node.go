@@ -508,13 +508,18 @@ func (n *nodeAPI) tellNews(session *nodeSession, p pending, b *broadcast, conn N
 	return nil
 }
 
-// still ends the session of a node that is no longer of the farm, and sets the
-// record right of one that passes for silent while it speaks: the servers were cut
-// off from each other, not the node.
+// still ends the session of a node that is no longer of the farm, or whose record says
+// that its session is with another server: that one may be right, or may have written
+// late what it had heard before; when the node calls again it is clear. It sets the
+// record right of one that passes for silent while it speaks: the servers were cut off
+// from each other, not the node.
 func (n *nodeAPI) still(ctx context.Context, session *nodeSession, conn NodeConn) error {
 	view := n.s.c.Store.View()
 	if node, ok := view.Nodes.Get(session.node); ok && node.UID == session.uid {
-		if node.Server != n.s.c.Name || node.Silent.IsZero() && node.State == bulkhead.NodeReady {
+		switch {
+		case node.Server != n.s.c.Name:
+			return errReplaced
+		case node.Silent.IsZero() && node.State == bulkhead.NodeReady:
 			return nil
 		}
 		return n.ledger.record(ctx, entry{node: session.node, uid: session.uid, reports: []bulkhead.NodeReport{{Node: &node}}})
