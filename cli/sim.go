@@ -27,7 +27,7 @@ func (c *command) simCommand() *cobra.Command {
 starts a server of its own, with its state in a folder that is removed at the end;
 lets simulated nodes join, which are real agents whose containers are pretended; and
 creates stamps through the API. With --outage it kills the server, and starts it again
-after so long. It touches no Bulkhead that runs here, and needs no root.
+after so long. It touches no Bulkhead that runs here, and needs root as agents do.
 
 The nodes share this machine with the server, at a lower priority. See
 docs/performance.md for what the figures mean.`,

@@ -65,6 +65,9 @@ func (c Config) validate() error {
 	if c.Outage < 0 || c.Outage > time.Hour {
 		return bulkhead.Errorf(bulkhead.ErrInvalid, "an outage of %s: give 0 to 1h with --outage", c.Outage)
 	}
+	if os.Geteuid() > 0 { // agents give files to whom they are for
+		return bulkhead.Errorf(bulkhead.ErrDenied, "bulkhead sim needs root: its nodes are real agents").WithHint("run it with sudo")
+	}
 	if err := enoughFiles(c.Fleet.live()); err != nil {
 		return err
 	}
