@@ -166,6 +166,10 @@ node takes no new ones. It is refused, and nothing changed, when one of them wou
 no place elsewhere. The data of deleted stamps stays.`,
 		Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			before, err := c.client().Stamps(cmd.Context(), api.StampQuery{})
+			if err != nil {
+				return err
+			}
 			out, err := c.client().DrainNode(cmd.Context(), args[0])
 			if err != nil {
 				return err
@@ -177,7 +181,7 @@ no place elsewhere. The data of deleted stamps stays.`,
 				})
 			}
 			begin := time.Now()
-			if err := c.awaitDrain(cmd.Context(), out, timeout); err != nil {
+			if err := c.awaitDrain(cmd.Context(), out, before, timeout); err != nil {
 				return err
 			}
 			if out.Node, err = c.client().Node(cmd.Context(), args[0]); err != nil {
@@ -195,16 +199,19 @@ no place elsewhere. The data of deleted stamps stays.`,
 	return cmd
 }
 
-// awaitDrain waits until no stamp is left on a node, and tells of each that goes.
-func (c *command) awaitDrain(ctx context.Context, d api.NodeDrain, timeout time.Duration) error {
+// awaitDrain waits until no stamp is left on a node, and tells of each that goes. What
+// stamps did before is no news.
+func (c *command) awaitDrain(ctx context.Context, d api.NodeDrain, before []api.Stamp, timeout time.Duration) error {
 	name := d.Node.Name
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, bulkhead.Errorf(bulkhead.ErrUnavailable, "node %s is not empty after %v: it is drained on", name, timeout).
 		WithHint("bulkhead node show %s; bulkhead node undrain %s", name, name))
 	defer cancel()
 	told, going := map[string]bool{}, map[bulkhead.StampName]bool{}
-	for _, m := range d.Moves { // what they did before is no news
+	for _, m := range d.Moves {
 		going[m.Stamp] = true
-		if s, err := c.client().Stamp(ctx, string(m.Stamp)); err == nil && s.Move != nil && s.Move.Ended != nil {
+	}
+	for _, s := range before {
+		if s.Move != nil && s.Move.Ended != nil {
 			told[s.Move.ID] = true
 		}
 	}
