@@ -26,6 +26,22 @@ const clientMost = 5 * time.Second
 // errOld is of an answer that says that it may be old.
 var errOld = errors.New("the answer may be old")
 
+// label asks this server, and no other, for a label of a stamp, until its answer is not
+// one that may be old.
+func (m *Machine) label(ctx context.Context, stamp, name string) (string, error) {
+	c, old := m.Client(), false
+	c.Stale(func() { old = true })
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		old = false
+		s, err := c.Stamp(ctx, stamp)
+		if err != nil || !old {
+			return s.Labels[name], err
+		}
+	}
+}
+
 // play lets clients change and read a label of two stamps through the API until stop is
 // closed: one at each server, and two that know all of them, as users do.
 func (f *trio) play(r *history.Recorder, label string, stop <-chan struct{}) {
@@ -113,8 +129,8 @@ func leaderDies(t *testing.T, f *trio) {
 			}
 			pauses = append(pauses, time.Since(began))
 			for _, s := range rest {
-				if got := s.Stamp("globex").Labels["trial"]; got != value {
-					t.Errorf("an acknowledged change is lost at %s: trial is %q, want %s", s.Name, got, value)
+				if got, err := s.label(t.Context(), "globex", "trial"); err != nil || got != value {
+					t.Errorf("an acknowledged change is lost at %s: trial is %q, want %s: %v", s.Name, got, value, err)
 				}
 			}
 			f.again(leader)
@@ -183,8 +199,8 @@ func leaderPauses(t *testing.T, f *trio) {
 			time.Sleep(pause)
 			leader.Signal(syscall.SIGCONT)
 			// The first thing that it is asked: it must not answer from before its sleep.
-			if got := leader.Stamp("globex").Labels["paused"]; got != fmt.Sprint(i) {
-				t.Errorf("the leader that slept says %q, want %d", got, i)
+			if got, err := leader.label(t.Context(), "globex", "paused"); err != nil || got != fmt.Sprint(i) {
+				t.Errorf("the leader that slept says %q, want %d: %v", got, i, err)
 			}
 			f.leader()
 			if controller {
@@ -355,9 +371,13 @@ func serverDiskFull(t *testing.T, f *trio) {
 	if syscall.Kill(s3.Pid(), 0) != nil {
 		f.again(s3)
 	}
-	if got := s3.Stamp("initech").Labels["full"]; got != "yes" {
-		t.Errorf("at s3 the last change is %q", got)
-	}
+	s3.Until(time.Minute, "s3 knows the last change", func() error {
+		got, err := s3.label(t.Context(), "initech", "full")
+		if err == nil && got != "yes" {
+			err = fmt.Errorf("it says %q", got)
+		}
+		return err
+	})
 	f.leader()
 	took := time.Since(began)
 	t.Logf("back %v after there was room", took.Round(time.Millisecond))
