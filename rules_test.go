@@ -42,6 +42,7 @@ var rooms = map[string][]string{
 	"cmd/bulkhead":        {"cli", "daemon", "containerd"},
 	"clustertest":         {"daemon", "api", "imagebuild"},
 	"clustertest/history": {},
+	"simulation":          {},
 }
 
 // owners names the libraries that one package alone may import, tests apart.

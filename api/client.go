@@ -91,7 +91,8 @@ func (c *Client) Farm(servers []string, authority []byte, learned func(servers [
 	return nil
 }
 
-// Via has the client reach servers by transport. Call it before anything else.
+// Via has the client reach servers by transport. Call it after Farm and
+// before the first request.
 func (c *Client) Via(transport http.RoundTripper) { c.http.Transport = transport }
 
 // Stale has tell called for every answer that may not be the newest: the server could

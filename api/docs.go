@@ -169,8 +169,7 @@ func typeName(doc *huma.OpenAPI, s *huma.Schema) string {
 }
 
 // serveDocs answers GET /docs.
-func (s *Server) serveDocs(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+func (s *Server) serveDocs(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:")
-	_, _ = w.Write(s.docs)
+	s.page(w, r, "text/html; charset=utf-8", s.docs)
 }

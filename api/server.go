@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"bulkhead"
@@ -88,7 +89,7 @@ type Config struct {
 type Server struct {
 	c        Config
 	handler  http.Handler
-	docs     []byte
+	docs     func() ([]byte, error)
 	nodes    *nodeAPI
 	projects projects
 
@@ -171,17 +172,12 @@ func NewServer(c Config) (*Server, error) {
 		_, _ = io.WriteString(w, "ok\n")
 	})
 	s.plain(hapi, mux, "/docs", "docs", "This page; needs no token", "text/html", s.serveDocs)
-	document, err := json.MarshalIndent(hapi.OpenAPI(), "", " ")
-	if err != nil {
-		return nil, err
-	}
-	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/vnd.oai.openapi+json;version=3.1")
-		_, _ = w.Write(document)
+	// Both are made when they are first asked for: that takes longer than all else of a start.
+	document := sync.OnceValues(func() ([]byte, error) { return json.MarshalIndent(hapi.OpenAPI(), "", " ") })
+	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, r *http.Request) {
+		s.page(w, r, "application/vnd.oai.openapi+json;version=3.1", document)
 	})
-	if s.docs, err = docsPage(hapi.OpenAPI()); err != nil {
-		return nil, err
-	}
+	s.docs = sync.OnceValues(func() ([]byte, error) { return docsPage(hapi.OpenAPI()) })
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/docs", http.StatusFound) })
 	if c.Registry != nil {
 		mux.Handle("/v2/", c.Registry)
@@ -191,6 +187,17 @@ func NewServer(c Config) (*Server, error) {
 	})
 	s.handler = s.guard(mux)
 	return s, nil
+}
+
+// page answers with what make makes.
+func (s *Server) page(w http.ResponseWriter, r *http.Request, contentType string, make func() ([]byte, error)) {
+	b, err := make()
+	if err != nil {
+		writeProblem(w, asProblem(s.logged(r.Context(), err)))
+		return
+	}
+	w.Header().Set("Content-Type", contentType)
+	_, _ = w.Write(b)
 }
 
 // Run looks after the nodes whose sessions are with this server, until ctx ends.

@@ -1,0 +1,312 @@
+package simulation
+
+import (
+	"context"
+	"flag"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bulkhead"
+)
+
+var (
+	seedFlag  = flag.Int64("seed", 0, "run this seed only, and print what happens")
+	hoursFlag = flag.Int("hours", 0, "simulate this many hours; default: as many as go into -budget")
+	budget    = flag.Duration("budget", 30*time.Second, "stop to begin seeds after this time")
+	first     = flag.Int64("first", 1, "the first seed")
+	mostFlag  = flag.Int("most", 1, "stop after so many seeds that fail")
+	rounds    = flag.Int("rounds", 3, "rounds of a seed")
+)
+
+const (
+	// roundTroubled and roundCalm are the parts of a round: things go wrong, and then
+	// all must become right again.
+	roundTroubled = 14 * time.Minute
+	roundCalm     = 8 * time.Minute
+)
+
+// TestSimulation simulates hours of a farm, one of each seed, and prints how many. A
+// seed that fails prints how to run it again.
+func TestSimulation(t *testing.T) {
+	if *seedFlag != 0 {
+		r := run(t, *seedFlag, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: pretended})))
+		t.Logf("schedule %016x", r.digest)
+		r.report(t)
+		return
+	}
+	began := time.Now()
+	var mu sync.Mutex // guards what follows
+	next, failed, total := *first, 0, results{counts: map[string]int{}}
+	var workers sync.WaitGroup
+	for range 2 {
+		workers.Go(func() {
+			for {
+				mu.Lock()
+				seed := next
+				next++
+				over := time.Since(began) >= *budget
+				if *hoursFlag > 0 {
+					over = seed-*first >= int64(*hoursFlag)
+				}
+				over = over || failed >= *mostFlag
+				mu.Unlock()
+				if over {
+					return
+				}
+				r := run(t, seed, slog.New(slog.DiscardHandler))
+				r.report(t)
+				mu.Lock()
+				total.add(r)
+				if r.verdict != "" {
+					failed++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	took := time.Since(began)
+	t.Logf("%.1f hours of %d nodes and %d servers in %s: %.0f hours an hour; seeds %d to %d, %d steps, %d changes of the state",
+		total.time.Hours(), nodeCount, serverCount, took.Round(time.Second), total.time.Hours()/took.Hours(), *first, next-1, total.steps, total.revisions)
+	for _, kind := range slices.Sorted(maps.Keys(total.counts)) {
+		t.Logf("%7d %s", total.counts[kind], kind)
+	}
+}
+
+// pretended shows pretended times in the log.
+func pretended(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == slog.TimeKey {
+		return slog.String("at", a.Value.Time().Format("15:04:05.000000"))
+	}
+	return a
+}
+
+// result is what came of a seed.
+type result struct {
+	seed      int64
+	broken    invariant
+	verdict   string
+	trace     []string
+	digest    uint64
+	time      time.Duration
+	steps     int
+	revisions int64
+	counts    map[string]int
+}
+
+type results result
+
+func (t *results) add(r result) {
+	t.time += r.time
+	t.steps += r.steps
+	t.revisions += r.revisions
+	for kind, n := range r.counts {
+		t.counts[kind] += n
+	}
+}
+
+// shown is how much of a trace is shown.
+const shown = 60
+
+func (r result) report(t *testing.T) {
+	t.Helper()
+	if r.verdict == "" {
+		return
+	}
+	t.Errorf("seed %d after %s: %s: %s\n%s\nagain: go test ./simulation -run 'TestSimulation$' -seed=%d", r.seed, r.time, r.broken, r.verdict,
+		strings.Join(r.trace[max(0, len(r.trace)-shown):], "\n"), r.seed)
+}
+
+// run runs a seed in pretended time.
+func run(t *testing.T, seed int64, log *slog.Logger) (r result) {
+	folder := t.TempDir()
+	if dir, err := os.MkdirTemp("/dev/shm", "simulation-"); err == nil { // the kernel's, in memory
+		folder = dir
+		defer os.RemoveAll(dir)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := &scheduler{seed: seed, dice: rand.New(rand.NewPCG(uint64(seed), 1)), farm: newFarm(t, folder, uint64(seed), log)}
+		s.tenants = tenants(s.farm)
+		began := time.Now()
+		s.run()
+		s.farm.stop()
+		j := s.farm.judge
+		r = result{
+			seed: seed, broken: j.broken, verdict: j.verdict, trace: j.trace, digest: j.digest.Sum64(), time: time.Since(began),
+			steps: s.steps, revisions: s.farm.shared.View().Revision, counts: j.counts,
+		}
+	})
+	return r
+}
+
+// scheduler lets things go wrong, and users work, as its dice say. What it does depends
+// on the seed alone, and not on what comes of it.
+type scheduler struct {
+	seed    int64
+	farm    *farm
+	dice    *rand.Rand
+	tenants []*tenant
+	ends    []ending // of faults, soonest first
+	steps   int
+}
+
+type ending struct {
+	at   time.Time
+	what string
+	end  func()
+}
+
+func (s *scheduler) run() {
+	s.farm.calm.Store(true)
+	s.farm.start()
+	time.Sleep(10 * time.Second)
+	s.farm.publish()
+	for _, u := range s.tenants {
+		u.act(s.dice, "create")
+		s.sleep(500 * time.Millisecond)
+	}
+	s.settle()
+	for round := range *rounds {
+		if !s.farm.judge.ok() {
+			return
+		}
+		s.dice = rand.New(rand.NewPCG(uint64(s.seed), uint64(2+round))) // whatever became of the last round
+		s.trouble()
+		s.settle()
+	}
+}
+
+// sleep lets time pass, at moments that nothing else has, and looks at the farm.
+func (s *scheduler) sleep(d time.Duration) {
+	time.Sleep(d + time.Duration(s.dice.Int64N(1_000_000)))
+	synctest.Wait()
+	s.steps++
+	s.farm.judge.look()
+}
+
+// trouble is the first part of a round.
+func (s *scheduler) trouble() {
+	s.farm.calm.Store(false)
+	pace := time.Duration(2+s.dice.IntN(60)) * time.Second
+	for end := time.Now().Add(roundTroubled); time.Now().Before(end) && s.farm.judge.ok(); {
+		pause := time.Duration(s.dice.Int64N(int64(pace)))
+		if s.dice.IntN(4) == 0 { // one fault right after another
+			pause /= 100
+		}
+		for at := time.Now().Add(pause); len(s.ends) > 0 && s.ends[0].at.Before(at); {
+			s.sleep(max(0, time.Until(s.ends[0].at)))
+			s.endNext()
+		}
+		s.sleep(pause)
+		if s.dice.IntN(4) == 0 {
+			s.operate()
+		} else {
+			s.fail()
+		}
+	}
+}
+
+func (s *scheduler) endNext() {
+	e := s.ends[0]
+	s.ends = s.ends[1:]
+	s.farm.judge.schedule("end", "%s", e.what)
+	e.end()
+}
+
+// fail begins a fault.
+func (s *scheduler) fail() {
+	total := 0
+	for _, f := range faults {
+		total += f.often
+	}
+	pick := s.dice.IntN(total)
+	for _, f := range faults {
+		if pick -= f.often; pick >= 0 {
+			continue
+		}
+		lasts := lasting(s.dice)
+		what, end := f.begin(s, lasts)
+		s.farm.judge.schedule(f.kind, "%s, for %s", what, lasts)
+		e := ending{time.Now().Add(lasts), f.kind + ", " + what, end}
+		i, _ := slices.BinarySearchFunc(s.ends, e, func(a, b ending) int { return a.at.Compare(b.at) })
+		s.ends = slices.Insert(s.ends, i, e)
+		return
+	}
+}
+
+// operate has a user, or the farm's operator, do something.
+func (s *scheduler) operate() {
+	u := s.tenants[s.dice.IntN(len(s.tenants))]
+	verbs := []string{"update", "update", "stop", "start", "start", "start", "delete", "purge", "move", "move", "move", "cancel", "cordon", "uncordon", "drain", "undrain"}
+	verb := verbs[s.dice.IntN(len(verbs))]
+	switch verb {
+	case "cordon", "uncordon", "drain", "undrain":
+		s.mind(verb, s.node().name, s.dice.IntN(serverCount))
+	default:
+		u.act(s.dice, verb)
+	}
+}
+
+// mind has the operator do something with a node.
+func (s *scheduler) mind(verb string, node bulkhead.NodeName, at int) {
+	f := s.farm
+	f.judge.schedule("operation", "%s %s by s%d", verb, node, at+1)
+	f.users.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		c := f.client(at)
+		var err error
+		switch verb {
+		case "cordon", "uncordon":
+			_, err = c.CordonNode(ctx, string(node), verb == "cordon")
+		case "drain":
+			_, err = c.DrainNode(ctx, string(node))
+		case "undrain":
+			_, err = c.UndrainNode(ctx, string(node))
+		}
+		if err != nil {
+			f.judge.note("  %s %s: %v", verb, node, err)
+		}
+	})
+}
+
+// settle ends all faults and waits until all is as it should be.
+func (s *scheduler) settle() {
+	j := s.farm.judge
+	for len(s.ends) > 0 {
+		s.endNext()
+	}
+	s.farm.calm.Store(true)
+	s.farm.users.Wait() // what was begun is answered
+	for _, n := range s.farm.nodes {
+		s.mind("undrain", n.name, 0)
+		s.farm.users.Wait()
+		s.mind("uncordon", n.name, 0)
+		s.farm.users.Wait()
+	}
+	why := "it was not looked at"
+	for end := time.Now().Add(roundCalm); time.Now().Before(end) && j.ok(); s.sleep(time.Second) {
+		if why == "" {
+			continue
+		}
+		if why = j.unsettled(); why == "" {
+			for _, u := range s.tenants {
+				if wrong := u.wrong(); wrong != "" {
+					j.fail(acked, "%s", wrong)
+				}
+			}
+			s.sleep(30 * time.Second)
+		}
+	}
+	if why != "" && j.ok() {
+		j.fail(settling, "%s after the last fault: %s", roundCalm, why)
+	}
+}
