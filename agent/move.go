@@ -356,7 +356,13 @@ func (a *Agent) Serve(ctx context.Context, conn net.Conn, caller bulkhead.NodeNa
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})
-	if err := a.released(ctx, want, caller, uid); err != nil {
+	err := a.released(ctx, want, caller, uid)
+	if err == nil { // what was deleted and restored, and has not run since, is set aside yet
+		if err = a.c.Volumes.Restore(want.StampRef); errors.Is(err, bulkhead.ErrNotFound) {
+			err = nil
+		}
+	}
+	if err != nil {
 		a.log.Warn("data refused to another node", "stamp", want.Name, "node", caller, "err", err)
 		_ = conn.SetDeadline(time.Now().Add(askMost))
 		_ = writeMessage(conn, copyAnswer{Refused: oneLine(err)})
@@ -418,7 +424,7 @@ func (l *stampLoop) tellStill() {
 		switch {
 		case s.Transfer == nil || s.Transfer.ID != w.move || l.forget:
 			w.ended <- bulkhead.Errorf(bulkhead.ErrConflict, "the move of stamp %s is over", l.name)
-		case s.Switching() && !l.dirty && l.settled == s.Copy && l.still():
+		case s.Switching() && !l.dirty && !l.tearing && l.settled == s.Copy && l.still():
 			w.ended <- nil
 		default:
 			waiting = append(waiting, w)

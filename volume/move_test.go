@@ -758,3 +758,18 @@ func BenchmarkHash(b *testing.B) {
 		h.of(block)
 	}
 }
+
+// TestMove_SetAside: data that is set aside is not sent as none.
+func TestMove_SetAside(t *testing.T) {
+	s := newStore(t, t.TempDir())
+	create(t, s, acme, "data")
+	if err := s.Delete(acme, false); err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	defer near.Close()
+	go func() { _, _ = io.Copy(io.Discard, far) }()
+	if err := s.Send(t.Context(), near, acme, true); !errors.Is(err, bulkhead.ErrConflict) {
+		t.Errorf("sent: %v", err)
+	}
+}

@@ -22,7 +22,8 @@ import (
 
 // Send gives a stamp's data to the node at the other end of conn, which calls Fetch:
 // all names, and of the files what that node asks for. last tells that nobody writes
-// to the data any more. Sockets and devices are left out, and chattr(1)'s flags.
+// to the data any more. Sockets and devices are left out, and chattr(1)'s flags. It fails
+// with ErrConflict if the stamp's data is set aside.
 func (s *Store) Send(ctx context.Context, conn io.ReadWriter, stamp bulkhead.StampRef, last bool) error {
 	life, err := life(stamp)
 	if err != nil {
@@ -30,7 +31,10 @@ func (s *Store) Send(ctx context.Context, conn io.ReadWriter, stamp bulkhead.Sta
 	}
 	d := &sender{wire: newWire(conn), ctx: ctx, home: filepath.Join(s.stampsDir(), life), roots: map[string]*os.Root{}}
 	defer d.close()
-	err = d.run(last)
+	// Of data that is set aside nothing would be sent, and that be taken for all.
+	if err = s.inPlace(life, stamp); err == nil {
+		err = d.run(last)
+	}
 	if err == nil {
 		return nil
 	}

@@ -168,19 +168,8 @@ func (s *Store) Create(stamp bulkhead.StampRef, volume bulkhead.VolumeName) (pat
 	defer s.lock(life)()
 
 	home := filepath.Join(s.stampsDir(), life)
-	if _, err := os.Lstat(home); errors.Is(err, fs.ErrNotExist) {
-		kept, err := s.find(life)
-		if err != nil {
-			return "", false, fmt.Errorf("create volume %s: %w", volume, err)
-		}
-		if len(kept) > 0 {
-			why := "when it was deleted"
-			if kept[len(kept)-1].Moved {
-				why = "when it went to another node"
-			}
-			return "", false, bulkhead.Errorf(bulkhead.ErrConflict, "the data of stamp %s was set aside %s", stamp.Name, why).
-				WithHint("restore it, or delete it for good")
-		}
+	if err := s.inPlace(life, stamp); err != nil {
+		return "", false, err
 	}
 	if err := makeDir(home, 0o711); err != nil {
 		return "", false, fmt.Errorf("create volume %s: %w", volume, err)
@@ -199,6 +188,27 @@ func (s *Store) Create(stamp bulkhead.StampRef, volume bulkhead.VolumeName) (pat
 		return "", false, fmt.Errorf("create volume %s: %w", volume, err)
 	}
 	return path, fresh, nil
+}
+
+// inPlace refuses with ErrConflict a stamp whose data is not where it is used but set
+// aside.
+func (s *Store) inPlace(life string, stamp bulkhead.StampRef) error {
+	if _, err := os.Lstat(filepath.Join(s.stampsDir(), life)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	kept, err := s.find(life)
+	if err != nil {
+		return fmt.Errorf("look for data of stamp %s: %w", stamp.Name, err)
+	}
+	if len(kept) > 0 {
+		why := "when it was deleted"
+		if kept[len(kept)-1].Moved {
+			why = "when it went to another node"
+		}
+		return bulkhead.Errorf(bulkhead.ErrConflict, "the data of stamp %s was set aside %s", stamp.Name, why).
+			WithHint("restore it, or delete it for good")
+	}
+	return nil
 }
 
 // Delete sets the stamp's data aside for bulkhead.KeepDeleted; with purge it is
