@@ -94,8 +94,8 @@ func (d *dispatcher) open(s *nodeSession) (old *nodeSession) {
 	return old
 }
 
-// close takes a session out that told of the stamps in held, and tells whether it was
-// the node's current one.
+// close takes a session out, lets its stamps go, and tells whether it was the node's
+// current one.
 func (d *dispatcher) close(s *nodeSession) (current bool) {
 	d.edge.leave(s)
 	d.inner.leave(s)
