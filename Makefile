@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 0
 export GOFLAGS ?= -trimpath
 
 .DEFAULT_GOAL := help
-.PHONY: help up shop down build test check race golden fuzz guest bench bench-gateway bench-placement bench-sim deps deps-test clean
+.PHONY: help up shop down build test check race simulation golden fuzz guest bench bench-gateway bench-placement bench-sim deps deps-test clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ race: deps-test ## the tests of everything concurrent under the race detector
 
 check: ## what a reviewer runs: format, vet, staticcheck, tidy, generated files
 	@scripts/check
+
+simulation: ## 1,000 hours of a farm under faults, in pretended time
+	go test ./simulation -run 'TestSimulation$$' -hours 810 -timeout 60m -v
 
 golden: ## rewrite the golden files; read the difference
 	go test ./compose ./cli -update
