@@ -356,29 +356,55 @@ func (f *trio) ended(client *api.Client) (s api.Stamp) {
 func moveThroughCuts(t *testing.T, f *trio) {
 	client := f.servers[0].Client(f.servers[1:]...)
 	for _, phase := range []bulkhead.TransferPhase{bulkhead.TransferCopying, bulkhead.TransferSwitching} {
-		from, to := f.nodeOf("globex"), f.nodes[1]
-		if from == to {
-			to = f.nodes[0]
+		tries := 1
+		for !f.cutWhile(client, phase) {
+			if tries++; tries > 10 {
+				t.Fatalf("ten times the move was past %s before the cut", phase)
+			}
 		}
-		end := f.oneWriter("globex")
-		path := "/data/cut-" + string(phase)
-		w := Write([]*Machine{from, f.nodes[2]}, "globex", path)
-		f.began(client, to, phase)
-		to.Cut("both", append(slices.Clone(f.servers), from, f.nodes[2])...)
-		s := f.ended(client)
-		if string(s.Node) != from.Name || !s.Move.GivenUp {
-			t.Errorf("cut off while %s: on %s, %+v", phase, s.Node, s.Move)
+	}
+}
+
+// cutWhile moves globex and cuts the other node off in a phase of the move. It returns
+// false when the move had gone on before the cut: then the stamp is there.
+func (f *trio) cutWhile(client *api.Client, phase bulkhead.TransferPhase) bool {
+	f.T.Helper()
+	from, to := f.nodeOf("globex"), f.nodes[1]
+	if from == to {
+		to = f.nodes[0]
+	}
+	defer f.oneWriter("globex")()
+	path := fmt.Sprintf("/data/cut-%s-%s", phase, from.Name)
+	w := Write([]*Machine{from, f.nodes[2]}, "globex", path)
+	f.began(client, to, phase)
+	to.Cut("both", append(slices.Clone(f.servers), from, f.nodes[2])...)
+	var s api.Stamp
+	f.servers[0].Until(2*time.Minute, "the move is given up or has gone on", func() (err error) {
+		if s, err = client.Stamp(f.T.Context(), "globex"); err != nil || s.Move.Ended == nil && s.Move.Phase == phase {
+			return fmt.Errorf("%+v %w", s.Move, err)
 		}
-		t.Logf("cut off while %s: given up after %v (%s), held for %d ms", phase, s.Move.Ended.Sub(s.Move.Began).Round(time.Millisecond), s.Move.Message, s.Move.HeldMS)
+		return nil
+	})
+	if !s.Move.GivenUp {
 		to.Heal()
 		f.ready()
-		if phase == bulkhead.TransferCopying {
-			w.Expect(t, from, "globex", path, "cut off while copying")
-		} else {
-			w.Kept(t, from, "globex", path, "cut off while switching")
-		}
-		end()
+		f.ended(client)
+		w.Kept(f.T, f.nodeOf("globex"), "globex", path, "cut off too late")
+		return false
 	}
+	s = f.ended(client)
+	if string(s.Node) != from.Name || !s.Move.GivenUp {
+		f.T.Errorf("cut off while %s: on %s, %+v", phase, s.Node, s.Move)
+	}
+	f.T.Logf("cut off while %s: given up after %v (%s), held for %d ms", phase, s.Move.Ended.Sub(s.Move.Began).Round(time.Millisecond), s.Move.Message, s.Move.HeldMS)
+	to.Heal()
+	f.ready()
+	if phase == bulkhead.TransferCopying {
+		w.Expect(f.T, from, "globex", path, "cut off while copying")
+	} else {
+		w.Kept(f.T, from, "globex", path, "cut off while switching")
+	}
+	return true
 }
 
 // moveToFullDisk moves more than the other node's disk has room for: the stamp stays
