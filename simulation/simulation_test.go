@@ -20,7 +20,7 @@ import (
 var (
 	seedFlag  = flag.Int64("seed", 0, "run this seed only, and print what happens")
 	hoursFlag = flag.Int("hours", 0, "simulate this many hours; default: as many as go into -budget")
-	budget    = flag.Duration("budget", 30*time.Second, "stop to begin seeds after this time")
+	budget    = flag.Duration("budget", 20*time.Second, "stop to begin seeds after this time")
 	first     = flag.Int64("first", 1, "the first seed")
 	mostFlag  = flag.Int("most", 1, "stop after so many seeds that fail")
 	rounds    = flag.Int("rounds", 3, "rounds of a seed")

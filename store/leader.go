@@ -60,6 +60,15 @@ func (s *Store) Lead(ctx context.Context, fn func(ctx context.Context, l *Leader
 		case err != nil:
 			return err
 		}
+		// A leader that was cut off until now must not decide by what it knew before.
+		if err := s.Sync(ctx); err != nil {
+			won.resign()
+			s.config.Logger.Warn("campaign for leadership", "error", err)
+			if pause(ctx, retryCampaign) != nil {
+				return context.Cause(ctx)
+			}
+			continue
+		}
 		err = s.serve(ctx, won, fn)
 		if !errors.Is(err, ErrDeposed) {
 			return err
