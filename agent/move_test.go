@@ -347,6 +347,24 @@ func TestMove_Agents(t *testing.T) {
 	})
 }
 
+// TestMove_PlacedAnew: a stamp that had come with a copy, and is then placed as if new
+// before its node has heard that it was elsewhere, waits for no copy.
+func TestMove_PlacedAnew(t *testing.T) {
+	movePair(t, func(p *pair) {
+		for _, phase := range []bulkhead.TransferPhase{bulkhead.TransferCopying, bulkhead.TransferSwitching, bulkhead.TransferStarting} {
+			p.phase(phase)
+			p.settle(time.Minute)
+		}
+		p.stamp.Transfer, p.stamp.Copy = nil, ""
+		p.stamp.Epoch += 2
+		p.tell("n2", assign(p.stamp), bulkhead.NodeOrder{Synced: true})
+		p.settle(time.Minute)
+		if status := p.nodes["n2"].s.of("acme"); status.Phase != bulkhead.PhaseRunning || status.Epoch != p.stamp.Epoch {
+			t.Errorf("n2 says %s %q under epoch %d", status.Phase, status.Message, status.Epoch)
+		}
+	})
+}
+
 // TestMove_GivenUp: whenever the move ends before the stamp was handed over, it runs on
 // where it was, and the copy is dropped.
 func TestMove_GivenUp(t *testing.T) {

@@ -157,6 +157,10 @@ func (l *stampLoop) settle() error {
 	if s.Copy == l.settled || l.tearing || l.forget || l.deleted {
 		return nil
 	}
+	if s.Copy == "" { // it was placed anew, and brought nothing
+		l.settled = ""
+		return nil
+	}
 	switch holds, err := l.a.c.Volumes.Holds(ref(s), s.Copy); {
 	case err != nil:
 		return err

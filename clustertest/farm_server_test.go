@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -355,10 +356,22 @@ func serverDiskFull(t *testing.T, f *trio) {
 	w := Watch(f.nodes, watched...)
 	s1, s3 := f.servers[0], f.servers[2]
 	s3.Fill(0)
-	for i := 0; !strings.Contains(s3.Log(), "no space left on device") && i < 300; i++ { // written until it is noticed
-		if out, code := s1.Try("stamp", "update", "initech", "--no-wait", "--label", fmt.Sprintf("full=%d", i)); code != 0 {
-			t.Fatalf("change %d with a server's disk full: exit code %d, %s", i, code, out)
+	client := s1.Client(f.servers[1])
+	large := map[string]string{} // what a change writes: etcd has some room of its own left
+	for i := range 60 {
+		large[fmt.Sprintf("large%d", i)] = strings.Repeat("x", 1000)
+	}
+	for i := 0; !strings.Contains(s3.Log(), "no space left on device") && i < 1000; i++ { // written until it is noticed
+		large["full"] = strconv.Itoa(i)
+		if _, err := client.UpdateStamp(t.Context(), "initech", api.StampUpdate{Labels: large}, false); err != nil {
+			t.Fatalf("change %d with a server's disk full: %v", i, err)
 		}
+	}
+	for name := range large {
+		large[name] = ""
+	}
+	if _, err := client.UpdateStamp(t.Context(), "initech", api.StampUpdate{Labels: large}, false); err != nil {
+		t.Fatal(err)
 	}
 	if !strings.Contains(s3.Log(), "no space left on device") {
 		t.Errorf("nothing of it is in the log:\n%s", s3.Log())

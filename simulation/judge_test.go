@@ -400,9 +400,13 @@ func (j *judge) unsettled() string {
 		m := n.machine
 		m.mu.Lock()
 		running, left := map[string]int{}, ""
+		forsaken := m.forsakenLocked(v)
 		for id, c := range m.containers {
 			uid := c.Labels["bulkhead.uid"]
 			s := wanted[key{n.name, uid}]
+			if forsaken[uid] {
+				continue
+			}
 			if s == nil || c.State != bulkhead.TaskRunning || !wants(s, n.name, c) {
 				left = fmt.Sprintf("%s is on %s, %s", id, n.name, c.State)
 				continue
@@ -432,7 +436,7 @@ func (j *judge) unsettled() string {
 			if routes == nil {
 				return fmt.Sprintf("%s has no routes yet", n.name)
 			}
-			if why := misrouted(n, *routes, hosts); why != "" {
+			if why := misrouted(n, *routes, hosts, forsaken); why != "" {
 				return why
 			}
 		}
@@ -440,12 +444,34 @@ func (j *judge) unsettled() string {
 	return ""
 }
 
+// forsakenLocked are the lives on a machine that the state does not know at all, if they
+// are most of several: an agent takes servers that do not know them for servers that have
+// lost their memory, lets them run and says so. A node whose stamps were all purged while
+// it was away is in the same place.
+func (m *machine) forsakenLocked(v *store.Snapshot) map[string]bool {
+	known, unknown := map[string]bool{}, map[string]bool{}
+	for _, c := range m.containers {
+		uid := c.Labels["bulkhead.uid"]
+		if s, ok := v.Stamps.Get(bulkhead.StampName(c.Labels["bulkhead.stamp"])); ok {
+			known[s.UID] = true
+		} else {
+			unknown[uid] = true
+		}
+	}
+	if len(unknown) < 2 || len(unknown) <= len(known) {
+		return nil
+	}
+	return unknown
+}
+
 // misrouted says what is wrong with a gateway's table.
-func misrouted(n *node, routes []bulkhead.Route, hosts map[bulkhead.Host]*bulkhead.Stamp) string {
+func misrouted(n *node, routes []bulkhead.Route, hosts map[bulkhead.Host]*bulkhead.Stamp, forsaken map[string]bool) string {
 	found := map[bulkhead.Host]bool{}
 	for _, r := range routes {
 		s := hosts[r.Host]
 		switch {
+		case forsaken[r.UID]:
+			continue
 		case s == nil:
 			return fmt.Sprintf("%s routes %s, which is nobody's", n.name, r.Host)
 		case r.UID != s.UID || r.Epoch != s.Epoch:
