@@ -445,20 +445,17 @@ func (j *judge) unsettled() string {
 }
 
 // forsakenLocked are the lives on a machine that the state does not know at all, if they
-// are most of several: an agent takes servers that do not know them for servers that have
-// lost their memory, lets them run and says so. A node whose stamps were all purged while
-// it was away is in the same place.
+// are several: an agent that comes back and is told of none of most of its stamps takes
+// the servers for ones that have lost their memory, lets them run and says so. A node
+// whose stamps were purged while it was away is in the same place.
 func (m *machine) forsakenLocked(v *store.Snapshot) map[string]bool {
-	known, unknown := map[string]bool{}, map[string]bool{}
+	unknown := map[string]bool{}
 	for _, c := range m.containers {
-		uid := c.Labels["bulkhead.uid"]
-		if s, ok := v.Stamps.Get(bulkhead.StampName(c.Labels["bulkhead.stamp"])); ok {
-			known[s.UID] = true
-		} else {
-			unknown[uid] = true
+		if _, ok := v.Stamps.Get(bulkhead.StampName(c.Labels["bulkhead.stamp"])); !ok {
+			unknown[c.Labels["bulkhead.uid"]] = true
 		}
 	}
-	if len(unknown) < 2 || len(unknown) <= len(known) {
+	if len(unknown) < 2 {
 		return nil
 	}
 	return unknown
