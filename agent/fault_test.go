@@ -167,6 +167,28 @@ func TestAgentDoesNotForgetEverything(t *testing.T) {
 	})
 }
 
+// TestAgentForgetsWithOthers: servers that know that one of two stamps is elsewhere have
+// not lost their memory, so the one that they do not know at all is ended, too.
+func TestAgentForgetsWithOthers(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m, s := newMachine(), newServer()
+		elsewhere := shop()
+		elsewhere.Name, elsewhere.UID = "globex", "globex"
+		s.order(assign(shop()))
+		s.order(assign(elsewhere))
+		first := boot(t, m, s, dir)
+		until(t, "both run", time.Minute, func() bool {
+			return s.of("acme").Phase == bulkhead.PhaseRunning && s.of("globex").Phase == bulkhead.PhaseRunning
+		})
+		first.kill()
+		gone := ref(elsewhere)
+		s.orders = []bulkhead.NodeOrder{{Forget: &gone}, {Synced: true}}
+		second := boot(t, m, s, dir)
+		until(t, "nothing is left", time.Minute, func() bool { return len(second.Stamps()) == 0 })
+	})
+}
+
 func TestAgentInsists(t *testing.T) {
 	for _, call := range []string{"stop", "stopped", "remove", "started"} {
 		t.Run(call, func(t *testing.T) {

@@ -172,8 +172,8 @@ func (a *Agent) session(ctx context.Context) error {
 	wg.Go(func() { cancel(a.sendNode(ctx, s, node)) })
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
-	ours := map[bulkhead.StampName]bool{} // named since the session began or was last synced
-	coming := map[string]bool{}           // moves, likewise
+	named := map[bulkhead.StampName]bool{} // since the session began or was last synced
+	coming := map[string]bool{}            // moves, likewise
 	for {
 		o, err := s.Receive()
 		if err != nil {
@@ -190,9 +190,10 @@ func (a *Agent) session(ctx context.Context) error {
 			a.removed()
 			return errRemoved
 		case o.Assign != nil:
-			ours[o.Assign.Stamp.Name] = true
+			named[o.Assign.Stamp.Name] = true
 			a.assign(*o.Assign)
 		case o.Forget != nil:
+			named[o.Forget.Name] = true
 			a.forget(*o.Forget)
 		case o.Fetch != nil:
 			coming[o.Fetch.Move] = true
@@ -201,8 +202,8 @@ func (a *Agent) session(ctx context.Context) error {
 			delete(coming, o.Unfetch)
 			a.keepCopies(func(move string) bool { return move != o.Unfetch })
 		case o.Synced:
-			a.forgetOthers(ours)
-			clear(ours)
+			a.forgetOthers(named)
+			clear(named)
 			a.keepCopies(func(move string) bool { return coming[move] })
 			a.settleSoon()
 		case o.Stream != nil:
@@ -267,12 +268,12 @@ func (a *Agent) forget(ref bulkhead.StampRef) {
 // forgetOthers ends every stamp that the servers have not named as this node's.
 // When that is most of several, it is the servers that have lost their memory:
 // nothing is ended, and the log says so.
-func (a *Agent) forgetOthers(ours map[bulkhead.StampName]bool) {
+func (a *Agent) forgetOthers(named map[bulkhead.StampName]bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var others []*stampLoop
 	for name, loop := range a.stamps {
-		if !ours[name] {
+		if !named[name] {
 			others = append(others, loop)
 		}
 	}
