@@ -16,8 +16,10 @@ import (
 	"bulkhead"
 )
 
-// lostAfter is short, so that a test need not wait a minute for a node to be lost.
-const lostAfter = 12 * time.Second
+// lostAfter is short, so that a test need not wait a minute for a node to be lost, and
+// longer than the lease by more than the time between two signs of life: of nodes that
+// are cut off at the same moment one was heard so much later than another.
+const lostAfter = 15 * time.Second
 
 // trials is how often a fault is repeated: few times where every commit is tested,
 // BULKHEAD_TEST_TRIALS elsewhere, but never more than most.
