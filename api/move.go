@@ -229,6 +229,9 @@ func (s *Server) drainNode(ctx context.Context, text string) (NodeDrain, error) 
 	}
 	if len(stuck) > 0 {
 		slices.Sort(stuck)
+		if s.c.Store.View().Nodes.Len() == 1 {
+			why = "it is the only node of the farm"
+		}
 		return NodeDrain{}, bulkhead.Errorf(bulkhead.ErrExhausted, "node %s cannot be drained: %s would have no place: %s", name, some(stuck), why).
 			WithHint("add a node, or delete or shrink stamps; nothing was changed")
 	}

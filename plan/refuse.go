@@ -137,11 +137,13 @@ func (d *demands) unmet(nodes []*bulkhead.Node, known int, kind error) *bulkhead
 // state and room. In a farm without nodes everything is meetable: they come later.
 func Meetable(s *bulkhead.Stamp, nodes iter.Seq[bulkhead.Node]) error {
 	d := demandsOf(s)
-	var all []*bulkhead.Node
 	for n := range nodes {
 		if d.metBy(&n) {
 			return nil
 		}
+	}
+	var all []*bulkhead.Node // only a refusal needs them
+	for n := range nodes {
 		all = append(all, &n)
 	}
 	if len(all) == 0 {

@@ -190,14 +190,19 @@ func need(s *bulkhead.Stamp) (memory int64) {
 // room is how much of a node's memory is not granted.
 func room(v *store.Snapshot, node bulkhead.NodeName) int64 { return nodeMemory - granted(v)[node] }
 
-// granted is how much memory of each node is granted to stamps.
+// granted is how much memory of each node is granted to stamps. A move that is only
+// planned has nothing yet where it is to go.
 func granted(v *store.Snapshot) map[bulkhead.NodeName]int64 {
 	taken := map[bulkhead.NodeName]int64{}
 	for s := range v.Stamps.All() {
 		if s.Desired == bulkhead.DesiredDeleted || s.Node == "" || s.Preempted != "" {
 			continue
 		}
-		for _, n := range s.Nodes() {
+		nodes := s.Nodes()
+		if s.Transfer != nil && s.Transfer.Phase == bulkhead.TransferPlanned {
+			nodes = nodes[:1]
+		}
+		for _, n := range nodes {
 			taken[n] += need(&s)
 		}
 	}
