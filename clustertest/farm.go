@@ -86,11 +86,12 @@ func (f *Farm) Machine(name string, args ...string) *Machine {
 	)
 	m.wrap = []string{"nsenter", "--net=/run/netns/" + m.ns}
 	f.machines = append(f.machines, m)
+	outer := fmt.Sprintf("%sv%d", f.bridge, i)
 	f.T.Cleanup(func() {
 		m.destroy()
+		f.ip("link", "delete", outer) // with its namespace it would go some time later, and its name be taken until then
 		f.ip("netns", "delete", m.ns)
 	})
-	outer := fmt.Sprintf("%sv%d", f.bridge, i)
 	f.ip("netns", "add", m.ns)
 	f.ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", m.ns)
 	f.ip("link", "set", outer, "master", f.bridge, "up")
