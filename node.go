@@ -42,6 +42,9 @@ type Node struct {
 	State  NodeState `json:"state"`
 	Seen   time.Time `json:"seen"`             // when State last changed
 	Server NodeName  `json:"server,omitempty"` // which server has, or had, its session
+	// Session counts its sessions. What it said in one that is not the last is not written
+	// any more: a server that stood still would bring back what was long ago.
+	Session int64 `json:"session,omitempty"`
 	// Silent is when the node was last heard; zero while its session is open.
 	Silent time.Time `json:"silent,omitzero"`
 	// Spared is when its silence was last put down to something else than its own death:

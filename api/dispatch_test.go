@@ -481,7 +481,7 @@ func TestTwoServers(t *testing.T) {
 		}
 	}
 	// The ledger writes in order: what follows the end of the session is after it.
-	if err := f.server.nodes.ledger.record(t.Context(), entry{node: "n2", uid: "uid-n2"}); err != nil {
+	if err := f.server.nodes.ledger.record(t.Context(), &entry{node: "n2", uid: "uid-n2"}); err != nil {
 		t.Fatal(err)
 	}
 	if n, _ := f.store.View().Nodes.Get("n1"); !n.Silent.IsZero() || n.Server != "s2" {

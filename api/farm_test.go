@@ -512,3 +512,52 @@ func TestSessionOfAnotherServer(t *testing.T) {
 	})
 	_ = again.Close()
 }
+
+// TestReportOfAnEarlierSession: a server that stood still while a node went on at
+// another one writes what it had heard before: that is not how things are any more, and
+// nobody would say it again.
+func TestReportOfAnEarlierSession(t *testing.T) {
+	f := newFixture(t)
+	client := f.nodeListener()("n1")
+	f.update(func(tx *store.Tx) {
+		tx.Stamps.Put(bulkhead.Stamp{Name: "acme", UID: "uid-acme", Node: "n1", Epoch: 1})
+	})
+	says := func(phase bulkhead.Phase) bulkhead.NodeReport {
+		return bulkhead.NodeReport{Status: &bulkhead.StampStatus{Name: "acme", UID: "uid-acme", Node: "n1", Epoch: 1, Phase: phase}}
+	}
+	connect := func() *NodeSession {
+		s, err := client.Connect(t.Context(), hello())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for o := receive(t, s); !o.Synced; o = receive(t, s) {
+		}
+		return s
+	}
+	s := connect()
+	earlier := f.server.nodes.dispatch.session("n1")
+	if err := s.Send(says(bulkhead.PhaseDegraded)); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+	s = connect()
+	defer s.Close()
+	if err := s.Send(says(bulkhead.PhaseRunning)); err != nil {
+		t.Fatal(err)
+	}
+	running := func(v *store.Snapshot) bool {
+		st, _ := v.Statuses.Get("acme")
+		return st.Phase == bulkhead.PhaseRunning
+	}
+	f.await("acme runs", running)
+	ledger := f.server.nodes.ledger
+	if err := ledger.record(t.Context(), earlier.entry(says(bulkhead.PhaseDegraded))); !errors.Is(err, errReplaced) {
+		t.Errorf("a report of an earlier session: %v", err)
+	}
+	if !running(f.store.View()) {
+		t.Error("what was before has been written over what is")
+	}
+	if err := ledger.record(t.Context(), f.server.nodes.dispatch.session("n1").entry(says(bulkhead.PhaseDegraded))); err != nil || running(f.store.View()) {
+		t.Errorf("a report of the session that is: %v", err)
+	}
+}

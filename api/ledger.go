@@ -28,6 +28,8 @@ type ledger struct {
 type entry struct {
 	node    bulkhead.NodeName
 	uid     string // of its membership
+	session int64  // bulkhead.Node.Session; set by the entry that opens it
+	opens   bool   // reports are the first word of a new session
 	reports []bulkhead.NodeReport
 	silent  time.Time       // when it was last heard, if its session has ended
 	done    func(err error) // called once
@@ -50,10 +52,10 @@ func (l *ledger) busy() bool {
 }
 
 // record writes an entry and waits until it is on disk.
-func (l *ledger) record(ctx context.Context, e entry) error {
+func (l *ledger) record(ctx context.Context, e *entry) error {
 	done := make(chan error, 1)
 	e.done = func(err error) { done <- err }
-	l.submit(&e)
+	l.submit(e)
 	select {
 	case err := <-done:
 		return err
@@ -134,6 +136,14 @@ func (n *nodeAPI) enter(tx *store.Tx, e *entry) error {
 	if !ok || node.UID != e.uid { // removed while it spoke
 		return errRemoved
 	}
+	if e.opens {
+		e.session = node.Session + 1
+		node.Session = e.session
+		tx.Nodes.Put(node)
+	}
+	if len(e.reports) > 0 && e.session != node.Session {
+		return errReplaced
+	}
 	for _, r := range e.reports {
 		n.enterReport(tx, e.node, r)
 	}
@@ -182,7 +192,7 @@ func (n *nodeAPI) enterNode(tx *store.Tx, name bulkhead.NodeName, node bulkhead.
 	}
 	node.Aside = node.Aside[:min(len(node.Aside), bulkhead.MostAside)]
 	node.Name, node.UID, node.Joined = name, was.UID, was.Joined
-	node.Cordoned, node.Draining = was.Cordoned, was.Draining
+	node.Cordoned, node.Draining, node.Session = was.Cordoned, was.Draining, was.Session
 	node.State, node.Seen, node.Server, node.Silent, node.Spared = bulkhead.NodeReady, now, n.s.c.Name, time.Time{}, time.Time{}
 	tx.Nodes.Put(node)
 	if was.State != bulkhead.NodeReady {
@@ -200,8 +210,7 @@ func (n *nodeAPI) enterNode(tx *store.Tx, name bulkhead.NodeName, node bulkhead.
 // the ledger, and the rest waits here, in order.
 type postbox struct {
 	ledger *ledger
-	node   bulkhead.NodeName
-	uid    string
+	of     *nodeSession
 	lost   func(error)   // a new session brings the reports again
 	room   chan struct{} // one for every report that fits
 
@@ -215,7 +224,7 @@ type postbox struct {
 const mostUnwritten = 64
 
 func newPostbox(l *ledger, s *nodeSession) *postbox {
-	return &postbox{ledger: l, node: s.node, uid: s.uid, lost: s.cancel, room: make(chan struct{}, mostUnwritten)}
+	return &postbox{ledger: l, of: s, lost: s.cancel, room: make(chan struct{}, mostUnwritten)}
 }
 
 // add takes a report, once there is room for it. Of a stamp's statuses that wait only
@@ -259,7 +268,9 @@ func (p *postbox) send() {
 	}
 	reports := p.reports
 	p.reports, p.sent = nil, true
-	p.ledger.submit(&entry{node: p.node, uid: p.uid, reports: reports, done: func(err error) { p.written(len(reports), err) }})
+	e := p.of.entry(reports...)
+	e.done = func(err error) { p.written(len(reports), err) }
+	p.ledger.submit(e)
 }
 
 // written goes on after an entry.
@@ -271,7 +282,7 @@ func (p *postbox) written(reports int, err error) {
 		<-p.room
 	}
 	if err != nil && p.ledger.n.s.ctx.Err() == nil {
-		p.ledger.n.s.c.Logger.Warn("record node reports", "node", p.node, "err", err)
+		p.ledger.n.s.c.Logger.Warn("record node reports", "node", p.of.node, "err", err)
 	}
 	if err == nil || refused(err) { // the same would be refused again
 		p.send()

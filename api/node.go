@@ -222,6 +222,7 @@ func (n *nodeAPI) run(ctx context.Context) {
 type nodeSession struct {
 	node   bulkhead.NodeName
 	uid    string // of its membership
+	number int64  // bulkhead.Node.Session, once the node has introduced itself
 	cancel context.CancelCauseFunc
 	inbox  *inbox                  // what has changed for the node
 	orders chan bulkhead.NodeOrder // stream requests
@@ -367,9 +368,12 @@ func (n *nodeAPI) converse(ctx context.Context, session *nodeSession, conn NodeC
 	if hello.Node == nil {
 		return errors.New("the node did not introduce itself")
 	}
-	if err := n.ledger.record(ctx, entry{node: session.node, uid: session.uid, reports: []bulkhead.NodeReport{hello}}); err != nil {
+	first := session.entry(hello)
+	first.opens = true
+	if err := n.ledger.record(ctx, first); err != nil {
 		return err
 	}
+	session.number = first.session
 	wg.Go(func() { cancel(n.receive(ctx, session, conn)) })
 	cancel(n.assign(ctx, session, hello, conn))
 	return context.Cause(ctx)
@@ -508,8 +512,13 @@ func (n *nodeAPI) tellNews(session *nodeSession, p pending, b *broadcast, conn N
 	return nil
 }
 
+// entry is what is to be written of what the node says in this session.
+func (s *nodeSession) entry(reports ...bulkhead.NodeReport) *entry {
+	return &entry{node: s.node, uid: s.uid, session: s.number, reports: reports}
+}
+
 // still ends the session of a node that is no longer of the farm, or whose record says
-// that its session is with another server: that one may be right, or may have written
+// that its session is another one, or with another server: that one may be right, or may have written
 // late what it had heard before; when the node calls again it is clear. It sets the
 // record right of one that passes for silent while it speaks: the servers were cut off
 // from each other, not the node.
@@ -517,12 +526,12 @@ func (n *nodeAPI) still(ctx context.Context, session *nodeSession, conn NodeConn
 	view := n.s.c.Store.View()
 	if node, ok := view.Nodes.Get(session.node); ok && node.UID == session.uid {
 		switch {
-		case node.Server != n.s.c.Name:
+		case node.Server != n.s.c.Name, node.Session != session.number:
 			return errReplaced
 		case node.Silent.IsZero() && node.State == bulkhead.NodeReady:
 			return nil
 		}
-		return n.ledger.record(ctx, entry{node: session.node, uid: session.uid, reports: []bulkhead.NodeReport{{Node: &node}}})
+		return n.ledger.record(ctx, session.entry(bulkhead.NodeReport{Node: &node}))
 	}
 	if _, ok := view.Removed.Get(session.uid); ok {
 		_ = conn.Send(bulkhead.NodeOrder{Removed: true}) // it hears it again when it calls
