@@ -139,7 +139,7 @@ func (f *trio) cutOff(t *testing.T, nodes ...*Machine) {
 		}
 		return nil
 	})
-	end := time.Now().Add(lostAfter + 3*time.Second)
+	end := time.Now().Add(held(lostAfter + 3*time.Second))
 	for time.Now().Before(end) { // nothing may happen: that takes time to see
 		for name, node := range places {
 			if got := s1.Stamp(name).Node; got != node {

@@ -258,6 +258,7 @@ func majorityStopped(t *testing.T, f *trio) {
 		if out, code := s1.Try("stamp", "list"); code != 0 || !strings.Contains(out, "initech") || !strings.Contains(out, "this is what was known last") {
 			t.Errorf("reading without majority: exit code %d, %s", code, out)
 		}
+		time.Sleep(held(0))
 		for _, s := range []*Machine{s2, s3} {
 			s.Signal(syscall.SIGCONT)
 		}
@@ -292,7 +293,7 @@ func serversGone(t *testing.T, f *trio) {
 	f.serve(60*time.Second, f.nodes, watched...)
 	t.Logf("after a power cut of all nodes, without servers: every stamp at every gateway within %v", time.Since(began).Round(time.Millisecond))
 	w := Watch(f.nodes, watched...)
-	time.Sleep(time.Until(dead.Add(75 * time.Second))) // certificates live for a minute
+	time.Sleep(time.Until(dead.Add(held(75 * time.Second)))) // certificates live for a minute
 	before := f.processes()
 	f.serve(time.Second, f.nodes, watched...)
 	w.Expect(t, "with certificates that have run out")

@@ -30,6 +30,15 @@ func trials(few, most int) int {
 	return few
 }
 
+// held is how long a fault lasts that has to be borne for any time: a moment where
+// every commit is tested, BULKHEAD_TEST_HOLD elsewhere.
+func held(moment time.Duration) time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("BULKHEAD_TEST_HOLD")); err == nil {
+		return d
+	}
+	return moment
+}
+
 // trio is a farm of three servers and three nodes.
 type trio struct {
 	*Farm

@@ -316,6 +316,7 @@ func TestMove(t *testing.T) {
 		}
 	})
 	t.Run("killed in the middle", func(t *testing.T) { moveThroughKills(t, f) })
+	t.Run("paused in the middle", func(t *testing.T) { moveThroughPauses(t, f) })
 	t.Run("cut off in the middle", func(t *testing.T) { moveThroughCuts(t, f) })
 	t.Run("no room", func(t *testing.T) { moveToFullDisk(t, f) })
 	t.Run("a node is drained", func(t *testing.T) { drained(t, f) })
