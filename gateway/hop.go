@@ -8,9 +8,12 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"bulkhead"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // A request may come in at any node of the farm. The gateway there hands it to the
@@ -28,9 +31,33 @@ const hopAway = "not here"
 // errAway is the error of a hop to a node that does not have the stamp.
 var errAway = errors.New("the stamp is not at that node")
 
+// doors bounds how many connections to another node are being made at a time. A node
+// that does not answer is asked again and again by all requests that are held for it;
+// when it wakes it would find thousands of callers who have hung up long ago, and be busy
+// with them while those who still wait run out of patience.
+type doors struct {
+	mu sync.Mutex
+	of map[bulkhead.NodeName]*semaphore.Weighted // guarded by mu
+}
+
+// mostDials is how many at a time.
+const mostDials = 16
+
+func (d *doors) to(node bulkhead.NodeName) *semaphore.Weighted {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.of == nil {
+		d.of = map[bulkhead.NodeName]*semaphore.Weighted{}
+	}
+	if d.of[node] == nil {
+		d.of[node] = semaphore.NewWeighted(mostDials)
+	}
+	return d.of[node]
+}
+
 // newHop is how requests reach gateways of other nodes. What is dialled is a node's
 // name, as backend.address has it.
-func newHop(dial func(context.Context, bulkhead.NodeName, ...string) (net.Conn, error), protocol string) *http.Transport {
+func newHop(dial func(context.Context, bulkhead.NodeName, ...string) (net.Conn, error), d *doors, protocol string) *http.Transport {
 	t := newTransport()
 	t.DialContext = nil
 	t.ForceAttemptHTTP2 = protocol == "h2"
@@ -38,8 +65,14 @@ func newHop(dial func(context.Context, bulkhead.NodeName, ...string) (net.Conn, 
 	// request it does neither, and the body has to stay here.
 	t.ExpectContinueTimeout = time.Hour
 	t.DialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
-		node, _, _ := strings.Cut(address, ":")
-		conn, err := dial(ctx, bulkhead.NodeName(node), protocol)
+		name, _, _ := strings.Cut(address, ":")
+		node := bulkhead.NodeName(name)
+		var conn net.Conn
+		err := d.to(node).Acquire(ctx, 1)
+		if err == nil {
+			conn, err = dial(ctx, node, protocol)
+			d.to(node).Release(1)
+		}
 		if err != nil { // whatever it is, nothing was sent
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
 		}

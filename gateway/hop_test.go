@@ -350,3 +350,48 @@ func TestRest_Streams(t *testing.T) {
 		t.Error("a request without an answer was not waited for")
 	}
 }
+
+// TestHop_NodeThatDoesNotAnswer: all requests for the stamps of a node that stands still
+// make few connections to it at a time, and are answered when it wakes.
+func TestHop_NodeThatDoesNotAnswer(t *testing.T) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "here") }))
+	defer backend.Close()
+	n2 := serve(t, Config{Hold: time.Second}, bulkhead.Route{
+		Host: "acme.localhost", Path: "/", Stamp: "acme", UID: "u", Epoch: 3,
+		Backends: []netip.AddrPort{netip.MustParseAddrPort(backend.Listener.Addr().String())},
+	})
+	other := httptest.NewServer(n2.HopHandler())
+	t.Cleanup(func() { other.CloseClientConnections(); other.Close() })
+	awake := make(chan struct{})
+	var now, most, all atomic.Int32
+	n1 := serve(t, Config{Hold: 20 * time.Second, Hop: func(ctx context.Context, _ bulkhead.NodeName, _ ...string) (net.Conn, error) {
+		all.Add(1)
+		for n := now.Add(1); n > most.Load(); n = now.Load() {
+			most.Store(n)
+		}
+		defer now.Add(-1)
+		select {
+		case <-awake:
+			return (&net.Dialer{}).DialContext(ctx, "tcp", other.Listener.Addr().String())
+		case <-time.After(20 * time.Millisecond): // the daemon gives up after two seconds
+			return nil, errors.New("it does not answer")
+		}
+	}}, elsewhere("acme.localhost", 3))
+	const requests = 200
+	var under sync.WaitGroup
+	for range requests {
+		under.Go(func() {
+			if status, got := post(t, n1, "x"); status != 200 || got != "here" {
+				t.Errorf("%d %s", status, got)
+			}
+		})
+	}
+	for all.Load() < 3*mostDials { // they ask again and again
+		time.Sleep(time.Millisecond)
+	}
+	close(awake)
+	under.Wait()
+	if n := most.Load(); n != mostDials {
+		t.Errorf("%d connections were being made at a time, want %d", n, mostDials)
+	}
+}
