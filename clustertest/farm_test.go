@@ -242,18 +242,23 @@ func TestFarm(t *testing.T) {
 		{"a node is removed", nodeRemoved},
 		{"servers are removed down to one", serversRemoved},
 	} {
-		t.Run(fault.name, func(t *testing.T) {
-			f.T = t // what fails, fails here
-			for _, m := range f.machines {
-				m.T = t
-			}
-			fault.test(t, f)
-		})
+		f.run(t, fault.name, fault.test)
+	}
+}
+
+// run runs a test of the farm: what fails, fails there.
+func (f *trio) run(t *testing.T, name string, test func(*testing.T, *trio)) {
+	of := func(t *testing.T) {
 		f.T = t
 		for _, m := range f.machines {
 			m.T = t
 		}
 	}
+	t.Run(name, func(t *testing.T) {
+		of(t)
+		test(t, f)
+	})
+	of(t)
 }
 
 func anyWillDo(t *testing.T, f *trio) {

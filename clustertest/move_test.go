@@ -298,29 +298,33 @@ func TestMove(t *testing.T) {
 	f.on("globex", "keeper", n1)
 	f.serve(10*time.Second, nodes, "acme", "globex")
 
-	t.Run("there and back", func(t *testing.T) {
-		w := Write(nodes, "globex", "/data/there")
-		watch := Watch(nodes, "acme")
-		for _, to := range []string{"n2", "n3", "n1"} {
-			w.Slowest()
-			m := s1.Move("globex", to)
-			t.Logf("globex to %s in %v: %d bytes in %d passes, held for %d ms; slowest answer %v",
-				to, m.Ended.Sub(m.Began).Round(time.Millisecond), m.Bytes, m.Passes, m.HeldMS, w.Slowest().Round(time.Millisecond))
-			m = s1.Move("acme", to)
-			t.Logf("acme to %s in %v: held for %d ms", to, m.Ended.Sub(m.Began).Round(time.Millisecond), m.HeldMS)
-		}
-		watch.Expect(t, "a stamp without data moves")
-		w.Expect(t, nodes[1], "globex", "/data/there", "a stamp with data moves")
-		if got := s1.Stamp("globex").Node; got != "n1" {
-			t.Errorf("it is on %s", got)
-		}
-	})
-	t.Run("killed in the middle", func(t *testing.T) { moveThroughKills(t, f) })
-	t.Run("paused in the middle", func(t *testing.T) { moveThroughPauses(t, f) })
-	t.Run("cut off in the middle", func(t *testing.T) { moveThroughCuts(t, f) })
-	t.Run("no room", func(t *testing.T) { moveToFullDisk(t, f) })
-	t.Run("a node is drained", func(t *testing.T) { drained(t, f) })
-	t.Run("wrong input", func(t *testing.T) { wrongMoves(t, f) })
+	f.run(t, "there and back", movedAndBack)
+	f.run(t, "killed in the middle", moveThroughKills)
+	f.run(t, "paused in the middle", moveThroughPauses)
+	f.run(t, "cut off in the middle", moveThroughCuts)
+	f.run(t, "no room", moveToFullDisk)
+	f.run(t, "a node is drained", drained)
+	f.run(t, "wrong input", wrongMoves)
+}
+
+// movedAndBack moves a stamp with data and one without while both are used.
+func movedAndBack(t *testing.T, f *trio) {
+	s1, nodes := f.servers[0], f.nodes
+	w := Write(nodes, "globex", "/data/there")
+	watch := Watch(nodes, "acme")
+	for _, to := range []string{"n2", "n3", "n1"} {
+		w.Slowest()
+		m := s1.Move("globex", to)
+		t.Logf("globex to %s in %v: %d bytes in %d passes, held for %d ms; slowest answer %v",
+			to, m.Ended.Sub(m.Began).Round(time.Millisecond), m.Bytes, m.Passes, m.HeldMS, w.Slowest().Round(time.Millisecond))
+		m = s1.Move("acme", to)
+		t.Logf("acme to %s in %v: held for %d ms", to, m.Ended.Sub(m.Began).Round(time.Millisecond), m.HeldMS)
+	}
+	watch.Expect(t, "a stamp without data moves")
+	w.Expect(t, nodes[1], "globex", "/data/there", "a stamp with data moves")
+	if got := s1.Stamp("globex").Node; got != "n1" {
+		t.Errorf("it is on %s", got)
+	}
 }
 
 // began moves globex and waits until that has come to a phase.
