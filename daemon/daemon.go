@@ -25,7 +25,6 @@ import (
 	"bulkhead/api"
 	"bulkhead/auth"
 	"bulkhead/gateway"
-	"bulkhead/images"
 	"bulkhead/keys"
 	"bulkhead/store"
 
@@ -54,7 +53,10 @@ func Run(ctx context.Context, c Config) (err error) {
 	if c.Server && os.Getenv("GOGC") == "" {
 		defer debug.SetGCPercent(debug.SetGCPercent(serverGarbage))
 	}
-	p := &process{c: c, listeners: map[string]net.Listener{}, metrics: prometheus.NewRegistry(), routes: make(chan struct{}, 1)}
+	p := &process{
+		c: c, listeners: map[string]net.Listener{}, metrics: prometheus.NewRegistry(), routes: make(chan struct{}, 1),
+		serving: make(chan struct{}),
+	}
 	defer func() {
 		closing := p.closers.close()
 		if err == nil {
@@ -67,13 +69,28 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	for _, part := range p.parts {
-		g.Go(func() error { return named(part.name, part.run(ctx)) })
+	start := func() {
+		for _, part := range p.parts {
+			g.Go(func() error { return named(part.name, part.run(ctx)) })
+		}
+		p.parts = nil
 	}
-	if c.Up != nil {
-		g.Go(func() error { return c.Up(p.running(time.Since(began))) })
-	}
-	c.Log.Info("Bulkhead is up", "version", c.Version, "server", c.Server, "agent", c.Agent, "took", time.Since(began))
+	start()
+	g.Go(func() error {
+		if c.Server { // it may have to wait for a majority, and the node on its machine not with it
+			if err := p.openServer(ctx); ctx.Err() != nil {
+				return nil //nolint:nilerr // whoever waited was told to end
+			} else if err != nil {
+				return err
+			}
+			start()
+		}
+		c.Log.Info("Bulkhead is up", "version", c.Version, "server", c.Server, "agent", c.Agent, "took", time.Since(began))
+		if c.Up == nil {
+			return nil
+		}
+		return c.Up(p.running(time.Since(began)))
+	})
 	return g.Wait()
 }
 
@@ -81,7 +98,7 @@ func Run(ctx context.Context, c Config) (err error) {
 type process struct {
 	c       Config
 	closers closers
-	parts   []part // what runs once all is open, in this order
+	parts   []part // what is open and not started yet, in this order
 
 	folder     *store.Folder
 	instance   string
@@ -89,17 +106,20 @@ type process struct {
 	listeners  map[string]net.Listener // by flag
 	metrics    *prometheus.Registry
 	gateway    *gateway.Gateway // nil without the agent
-	bundles    *images.Bundles
-	routes     chan struct{} // poked when the gateway's table may have changed
+	routes     chan struct{}    // poked when the gateway's table may have changed
+	serving    chan struct{}    // closed once this server answers nodes
 
 	pool      *x509.CertPool // the farm's authority
 	authority *keys.Authority
 	sealer    *keys.Sealer // for the state; of a node alone: for its own disk
 	node      *keys.Identity
-	way       *api.Way               // to the servers
+	way       *api.Way               // from the node to the servers
+	answering <-chan struct{}        // for control.ready
 	peers     func() []bulkhead.Peer // other nodes; set with the agent
-	state     *store.Store
-	token     string
+
+	// Set by openServer, and the server's own.
+	state *store.Store
+	token string
 }
 
 type part struct {
@@ -111,7 +131,8 @@ func (p *process) add(name string, run func(context.Context) error) {
 	p.parts = append(p.parts, part{name, run})
 }
 
-// open opens everything in order, and starts nothing that outlives an error.
+// open opens everything but the server, in order, and starts nothing that outlives an
+// error. What it needs is on this machine.
 func (p *process) open(ctx context.Context) (err error) {
 	c := p.c
 	if p.folder, err = store.Lock(c.Data); err != nil {
@@ -138,12 +159,17 @@ func (p *process) open(ctx context.Context) (err error) {
 		return err
 	}
 	if c.Server {
-		err = p.openServer(ctx)
+		err = p.openAuthority()
 	} else {
 		err = p.openMember(ctx)
 	}
 	if err != nil || !c.Agent {
 		return err
+	}
+	if c.Server {
+		if err := p.openOwnNode(ctx); err != nil {
+			return err
+		}
 	}
 	return p.openAgent(ctx)
 }
@@ -222,9 +248,19 @@ func (p *process) running(took time.Duration) Running {
 }
 
 // control fits the API's node client to the agent's seam.
-type control struct{ client *api.NodeClient }
+type control struct {
+	client *api.NodeClient
+	ready  <-chan struct{} // nobody answers before it is closed; nil: somebody may
+}
 
 func (c control) Connect(ctx context.Context, hello bulkhead.NodeReport) (agent.Session, error) {
+	if c.ready != nil {
+		select {
+		case <-c.ready:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	s, err := c.client.Connect(ctx, hello)
 	if err != nil {
 		return nil, err // not a nil *NodeSession in an interface

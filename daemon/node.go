@@ -20,7 +20,6 @@ import (
 	"bulkhead/agent"
 	"bulkhead/api"
 	"bulkhead/containerd"
-	"bulkhead/images"
 	"bulkhead/keys"
 	"bulkhead/logs"
 	"bulkhead/network"
@@ -48,23 +47,35 @@ func (p *process) openMember(ctx context.Context) (err error) {
 			WithHint("start it with --node %s", name)
 	}
 	p.node, p.way, err = joinedNode(ctx, p.c, p.pool, p.membership)
-	if err != nil {
+	return err
+}
+
+// openOwnNode opens the keys of the node on a server's machine, which signs for it. It
+// asks any server, like every node: this one may be waiting for a majority.
+func (p *process) openOwnNode(ctx context.Context) (err error) {
+	was := p.membership.get()
+	uid, servers := was.NodeUID, p.ownFirst(was.Servers)
+	if uid == "" { // the others do not know it yet
+		uid, servers = keys.Generate(16), servers[:1]
+		if err := p.membership.change(func(s *savedMembership) { s.Name, s.NodeUID = p.c.Node, uid }); err != nil {
+			return err
+		}
+	}
+	if p.node, err = ownNode(ctx, p.authority, p.c, uid); err != nil {
 		return err
 	}
-	p.bundles = images.NewBundles(filepath.Join(p.c.Data, "bundles"), &images.Target{URL: p.way.URL(), Client: p.way.Client()})
+	if len(servers) == 1 {
+		p.answering = p.serving
+	}
+	p.way = api.NewWay(servers, p.node.Client(p.pool))
+	p.node.Renewed(p.way.Fresh)
 	return nil
 }
 
 // enrollNode makes the node on a server's machine one of the farm.
 func (p *process) enrollNode(ctx context.Context) error {
 	uid := p.membership.get().NodeUID
-	if uid == "" {
-		uid = keys.Generate(16)
-		if err := p.membership.change(func(s *savedMembership) { s.Name, s.NodeUID = p.c.Node, uid }); err != nil {
-			return err
-		}
-	}
-	err := p.patiently(ctx, func(tx *store.Tx) error {
+	return p.patiently(ctx, func(tx *store.Tx) error {
 		if gone, ok := tx.Removed.Get(uid); ok {
 			return bulkhead.Errorf(bulkhead.ErrDenied, "node %s was removed from the farm by %s", gone.Name, gone.By).
 				WithHint("start this server alone: bulkhead server")
@@ -86,26 +97,12 @@ func (p *process) enrollNode(ctx context.Context) error {
 		tx.Event(bulkhead.Event{Time: now, Type: "node.joined", Node: p.c.Node, Message: fmt.Sprintf("node %s joined", p.c.Node)})
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	if p.node, err = ownNode(ctx, p.authority, p.c, uid); err != nil {
-		return err
-	}
-	p.way = api.NewWay([]string{p.own()}, p.node.Client(p.pool))
-	p.node.Renewed(p.way.Fresh)
-	return nil
 }
 
 // openAgent opens what a node is made of: containers, networks, volumes, logs, the
 // agent and the gateway.
 func (p *process) openAgent(ctx context.Context) error {
 	c := p.c
-	if c.Server {
-		if err := p.enrollNode(ctx); err != nil {
-			return err
-		}
-	}
 	runDir := runFolder(p.instance)
 	if err := os.MkdirAll(runDir, 0o711); err != nil {
 		return fmt.Errorf("make run folder: %w", err)
@@ -167,9 +164,9 @@ func (p *process) openAgent(ctx context.Context) error {
 		},
 		Dir:     filepath.Join(c.Data, "agent"),
 		Run:     runDir,
-		Control: control{api.NewNodeClient(p.way)},
+		Control: control{api.NewNodeClient(p.way), p.answering},
 		Runtime: runtime, Network: networks, Volumes: volumes, Logs: outputs,
-		Files:   p.bundles,
+		Files:   p.bundles(p.way),
 		Keys:    p.sealer,
 		Changed: func() { poke(p.routes) },
 		Servers: p.servers,
@@ -246,12 +243,16 @@ func (p *process) openAgent(ctx context.Context) error {
 // it is told.
 const restMost = 5 * time.Second
 
-// servers takes the addresses of all servers. A server's own machine asks itself
-// first.
+// ownFirst has a server's machine ask itself first.
+func (p *process) ownFirst(addresses []string) []string {
+	own, known := p.own(), p.c.advertised(p.listeners["node-api"].Addr().String())
+	return append([]string{own}, slices.DeleteFunc(slices.Clone(addresses), func(a string) bool { return a == own || a == known })...)
+}
+
+// servers takes the addresses of all servers.
 func (p *process) servers(addresses []string) {
 	if p.c.Server {
-		own := p.c.advertised(p.listeners["node-api"].Addr().String())
-		addresses = append([]string{p.own()}, slices.DeleteFunc(slices.Clone(addresses), func(a string) bool { return a == own })...)
+		addresses = p.ownFirst(addresses)
 	}
 	p.way.Set(addresses)
 	if err := p.membership.learn(addresses); err != nil {

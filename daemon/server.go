@@ -17,16 +17,21 @@ import (
 	"bulkhead/store"
 )
 
-// openServer opens what a server is made of: keys, state, registry, API,
-// controller.
+// openAuthority opens the keys of a server's machine.
+func (p *process) openAuthority() (err error) {
+	if p.authority, err = keys.OpenAuthority(filepath.Join(p.c.Data, "keys")); err != nil {
+		return err
+	}
+	p.authority.Life = p.c.CertificateLife
+	p.pool = p.authority.Pool()
+	return nil
+}
+
+// openServer opens what a server is made of: state, registry, API, controller. One of
+// several waits here for a majority of them.
 func (p *process) openServer(ctx context.Context) (err error) {
 	c := p.c
 	keyDir := filepath.Join(c.Data, "keys")
-	if p.authority, err = keys.OpenAuthority(keyDir); err != nil {
-		return err
-	}
-	p.authority.Life = c.CertificateLife
-	p.pool = p.authority.Pool()
 	identity, err := serverIdentity(ctx, p.authority, c)
 	if err != nil {
 		return err
@@ -48,6 +53,11 @@ func (p *process) openServer(ctx context.Context) (err error) {
 	if err := p.enrollServer(ctx); err != nil {
 		return err
 	}
+	if c.Agent {
+		if err := p.enrollNode(ctx); err != nil {
+			return err
+		}
+	}
 	if p.token, err = p.firstToken(ctx); err != nil {
 		return err
 	}
@@ -58,14 +68,14 @@ func (p *process) openServer(ctx context.Context) (err error) {
 	p.closers.add(blobs.Close)
 
 	dial := identity.Client(p.pool)
-	p.way = api.NewWay([]string{p.own()}, dial)
-	identity.Renewed(p.way.Fresh)
-	p.bundles = images.NewBundles(filepath.Join(c.Data, "bundles"), &images.Target{URL: p.way.URL(), Client: p.way.Client()})
+	own := api.NewWay([]string{p.own()}, dial)
+	identity.Renewed(own.Fresh)
+	bundles := p.bundles(own)
 	leader := controller.New(controller.Config{Store: p.state, Log: c.Log.With("part", "controller"), LostAfter: c.LostAfter})
 	users, err := api.NewServer(api.Config{
 		Store: p.state, Sealer: p.sealer, Registry: blobs, Name: c.Node, Authority: p.authority, Dial: dial,
 		Secrets: func() map[string][]byte { return secrets(keyDir, p.authority) },
-		Bundle:  p.bundles.Bundle,
+		Bundle:  bundles.Bundle,
 		HasImage: func(ctx context.Context, i bulkhead.Image) error {
 			ok, err := blobs.Has(ctx, i.Repository, i.Digest)
 			if err == nil && !ok {
@@ -96,6 +106,7 @@ func (p *process) openServer(ctx context.Context) (err error) {
 		if err := p.present(ctx); err != nil { // else the nodes that call would pass for silent
 			return nil //nolint:nilerr // ctx has ended
 		}
+		close(p.serving)
 		return serve(ctx, p.listeners["node-api"], &http.Server{Handler: users.NodeHandler(), TLSConfig: identity.Server(p.pool)}, users.Close)
 	})
 	p.add("replica", func(ctx context.Context) error {
@@ -104,6 +115,12 @@ func (p *process) openServer(ctx context.Context) (err error) {
 	p.add("sessions", users.Run)
 	p.add("controller", leader.Run)
 	return nil
+}
+
+// bundles are those of releases, on this machine's disk; what is missing comes by way of
+// servers.
+func (p *process) bundles(way *api.Way) *images.Bundles {
+	return images.NewBundles(filepath.Join(p.c.Data, "bundles"), &images.Target{URL: way.URL(), Client: way.Client()})
 }
 
 // own is the node API of this server, from this machine.
