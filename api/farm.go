@@ -76,25 +76,7 @@ func (s *Server) registerFarm(hapi huma.API) {
 	}, func(ctx context.Context, in *named) (*struct{}, error) {
 		return nil, s.removeServer(ctx, in.Name)
 	})
-	register(s, hapi, operation{
-		method: http.MethodPost, path: "/v1/tokens", id: "create-token", tag: "Nodes", summary: "Make a token by which one machine joins",
-	}, func(ctx context.Context, in *struct{ Body TokenSpec }) (*answer[TokenView], error) {
-		out, err := s.createToken(ctx, in.Body)
-		return &answer[TokenView]{out}, err
-	})
-	register(s, hapi, operation{
-		method: http.MethodGet, path: "/v1/tokens", id: "list-tokens", tag: "Nodes", summary: "List tokens for joining",
-	}, func(context.Context, *struct{}) (*answer[[]TokenView], error) {
-		return &answer[[]TokenView]{s.listTokens()}, nil
-	})
-	register(s, hapi, operation{
-		method: http.MethodDelete, path: "/v1/tokens/{id}", id: "revoke-token", tag: "Nodes", summary: "Revoke a token for joining",
-	}, func(ctx context.Context, in *struct {
-		ID string `path:"id"`
-	},
-	) (*struct{}, error) {
-		return nil, s.revokeToken(ctx, in.ID)
-	})
+	s.registerTokens(hapi)
 	s.registerSnapshot(hapi)
 	for verb, cordoned := range map[string]bool{"cordon": true, "uncordon": false} {
 		summary := map[bool]string{true: "Keep new stamps off a node", false: "Let new stamps on a node again"}[cordoned]

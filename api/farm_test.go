@@ -64,7 +64,7 @@ func TestJoin(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if tokens, err := f.Tokens(t.Context()); err != nil || len(tokens) != 1 || tokens[0].State != "used" || tokens[0].Name != "n1" || tokens[0].Token != "" {
+	if tokens, err := f.Tokens(t.Context()); err != nil || len(tokens) != 2 || tokens[0].State != "used" || tokens[0].Name != "n1" || tokens[0].Token != "" {
 		t.Errorf("tokens: %+v, %v", tokens, err)
 	}
 }
@@ -128,7 +128,7 @@ func TestJoinRefusals(t *testing.T) {
 	foreign := f.token("node")
 	foreign.Fingerprint = strings.Repeat("0", 64)
 	refused("another farm's token", "another farm", bulkhead.ErrDenied, foreign, nil)
-	for _, spec := range []TokenSpec{{Role: "admin"}, {Role: "node", Valid: "25h"}, {Role: "node", Valid: "-1s"}, {Role: "node", Valid: "soon"}} {
+	for _, spec := range []TokenSpec{{Role: "root"}, {Role: "node", Name: "ann"}, {Role: "node", Valid: "25h"}, {Role: "node", Valid: "-1s"}, {Role: "node", Valid: "soon"}} {
 		if _, err := f.CreateToken(t.Context(), spec); !errors.Is(err, bulkhead.ErrInvalid) {
 			t.Errorf("%+v: %v", spec, err)
 		}

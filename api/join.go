@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -9,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"bulkhead"
@@ -310,130 +307,4 @@ func (s *Server) nodeAPIs() []string {
 		out = append(out, server.NodeAPI)
 	}
 	return out
-}
-
-// TokenView is a join token as lists show it.
-type TokenView struct {
-	ID      string            `json:"id"`
-	Role    string            `json:"role" enum:"node,server"`
-	State   string            `json:"state" enum:"unused,used,expired"`
-	Created time.Time         `json:"created"`
-	By      string            `json:"by" doc:"Operator who made it"`
-	Expires time.Time         `json:"expires"`
-	Name    bulkhead.NodeName `json:"name,omitempty" doc:"Machine that used it"`
-	// Token is shown once, to who makes it.
-	Token string `json:"token,omitempty" doc:"The token itself; only in the answer to its making"`
-	// Join is where the machine is to call.
-	Join string `json:"join,omitempty" doc:"Address for --join"`
-}
-
-// TokenSpec says which token to make.
-type TokenSpec struct {
-	Role  string `json:"role" enum:"node,server" doc:"What the machine will be"`
-	Valid string `json:"valid,omitempty" doc:"For how long, such as 10m; at most 24h"`
-}
-
-// CreateToken makes a join token.
-func (c *Client) CreateToken(ctx context.Context, spec TokenSpec) (TokenView, error) {
-	var out TokenView
-	return out, c.call(ctx, http.MethodPost, "/v1/tokens", nil, spec, &out)
-}
-
-// Tokens lists the join tokens, the newest first.
-func (c *Client) Tokens(ctx context.Context) ([]TokenView, error) {
-	var out []TokenView
-	return out, c.call(ctx, http.MethodGet, "/v1/tokens", nil, nil, &out)
-}
-
-// RevokeToken makes a join token useless. A machine that used it stays.
-func (c *Client) RevokeToken(ctx context.Context, id string) error {
-	return c.call(ctx, http.MethodDelete, "/v1/tokens/"+id, nil, nil, nil)
-}
-
-func (s *Server) createToken(ctx context.Context, spec TokenSpec) (TokenView, error) {
-	if s.c.Authority == nil {
-		return TokenView{}, bulkhead.Errorf(bulkhead.ErrConflict, "this server takes no machines in")
-	}
-	valid, err := time.ParseDuration(cmp.Or(spec.Valid, bulkhead.JoinLife.String()))
-	if err != nil || valid <= 0 || valid > 24*time.Hour {
-		return TokenView{}, bulkhead.Errorf(bulkhead.ErrInvalid, "%q is no time for a token to be valid: more than nothing, at most 24h", spec.Valid)
-	}
-	join, err := s.joinAddress(spec.Role)
-	if err != nil {
-		return TokenView{}, err
-	}
-	token, now := s.c.Authority.NewJoinToken(keys.Role(spec.Role)), s.c.Now().UTC()
-	record := bulkhead.JoinToken{ID: token.ID, Role: spec.Role, Hash: token.Hash(), Created: now, By: actor(ctx), Expires: now.Add(valid)}
-	stale := staleTokens(s.c.Store.View(), now)
-	err = s.c.Store.Update(ctx, func(tx *store.Tx) error {
-		for _, id := range stale {
-			tx.JoinTokens.Delete(id)
-		}
-		tx.JoinTokens.Put(record)
-		tx.Event(bulkhead.Event{Time: now, Type: "token.created", Actor: record.By, Message: fmt.Sprintf("token %s for a %s, valid until %s", record.ID, record.Role, record.Expires.Format("15:04:05Z"))})
-		return nil
-	})
-	out := showToken(record, now)
-	out.Token, out.Join = token.String(), join
-	return out, err
-}
-
-// staleEvery is after how many tokens stale ones are looked for, and how many go at a
-// time: a farm may begin with thousands of tokens.
-const staleEvery = 100
-
-// staleTokens are tokens that ran out so long ago that nobody asks about them any more.
-func staleTokens(view *store.Snapshot, now time.Time) (ids []string) {
-	if view.JoinTokens.Len()%staleEvery != 0 {
-		return nil
-	}
-	for old := range view.JoinTokens.All() {
-		if now.Sub(old.Expires) > 24*time.Hour && len(ids) < staleEvery {
-			ids = append(ids, old.ID)
-		}
-	}
-	return ids
-}
-
-// joinAddress is where machines call this farm, if other machines can.
-func (s *Server) joinAddress(role string) (string, error) {
-	self, ok := s.c.Store.View().Servers.Get(s.c.Name)
-	if !ok || self.NodeAPI == "" || role == string(keys.RoleServer) && self.Peer == "" {
-		return "", bulkhead.Errorf(bulkhead.ErrConflict, "other machines do not reach this server: it listens for itself alone").
-			WithHint("start it again with --advertise and an address of this machine; stamps go on meanwhile")
-	}
-	return "https://" + self.NodeAPI, nil
-}
-
-func (s *Server) listTokens() []TokenView {
-	out, now := []TokenView{}, s.c.Now()
-	for t := range s.c.Store.View().JoinTokens.All() {
-		out = append(out, showToken(t, now))
-	}
-	slices.SortFunc(out, func(a, b TokenView) int {
-		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(a.ID, b.ID))
-	})
-	return out
-}
-
-func showToken(t bulkhead.JoinToken, now time.Time) TokenView {
-	v := TokenView{ID: t.ID, Role: t.Role, State: "unused", Created: t.Created, By: t.By, Expires: t.Expires, Name: t.Name}
-	switch {
-	case !t.Used.IsZero():
-		v.State = "used"
-	case !now.Before(t.Expires):
-		v.State = "expired"
-	}
-	return v
-}
-
-func (s *Server) revokeToken(ctx context.Context, id string) error {
-	return s.c.Store.Update(ctx, func(tx *store.Tx) error {
-		if !tx.JoinTokens.Has(id) {
-			return bulkhead.Errorf(bulkhead.ErrNotFound, "token %q does not exist", id).WithHint("bulkhead token list shows their ids")
-		}
-		tx.JoinTokens.Delete(id)
-		tx.Event(bulkhead.Event{Type: "token.revoked", Actor: actor(ctx), Message: "token " + id})
-		return nil
-	})
 }

@@ -215,9 +215,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 // guard lets in who presents a token, and everybody to what holds no data.
 func (s *Server) guard(next http.Handler) http.Handler {
 	gate := &auth.Gate{
-		Lookup: func(hash string) (auth.Operator, bool) {
-			t, ok := s.c.Store.View().Tokens.Get(hash)
-			return auth.Operator{Name: t.Operator, Role: auth.Role(t.Role)}, ok
+		Lookup: func(ctx context.Context, hash string) (auth.Operator, error) {
+			o, err := s.operator(hash)
+			if err != nil && s.c.Store.Sync(ctx) == nil { // one that was made a moment ago at another server
+				o, err = s.operator(hash)
+			}
+			return o, err
 		},
 		Logger: s.c.Logger,
 		Refuse: func(w http.ResponseWriter, _ *http.Request, status int, err *bulkhead.Error) {
@@ -227,9 +230,16 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		},
 	}
 	guarded := gate.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r, ok := s.current(w, r); ok {
-			next.ServeHTTP(w, r)
+		r, ok := s.current(w, r)
+		if !ok {
+			return
 		}
+		o, _ := auth.FromContext(r.Context())
+		if _, err := s.operator(o.Hash); err != nil { // it was revoked a moment ago at another server
+			gate.Challenge(w, r, err.Error())
+			return
+		}
+		next.ServeHTTP(w, r)
 	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {

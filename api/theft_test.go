@@ -82,11 +82,13 @@ func TestForeignTokens(t *testing.T) {
 	f := newFixture(t)
 	f.nodeListener()
 	join := f.token("node")
-	viewer, hash := auth.New()
-	gone, goneHash := auth.New()
+	viewer := f.operatorToken(TokenSpec{Role: "viewer", Name: "val"})
+	gone := f.operatorToken(TokenSpec{Role: "admin", Name: "old"})
+	late := f.operatorToken(TokenSpec{Role: "admin", Name: "late", Valid: "1h"})
 	f.update(func(tx *store.Tx) {
-		tx.Tokens.Put(store.Token{Hash: hash, Operator: "val", Role: string(auth.RoleViewer)})
-		tx.Tokens.Put(store.Token{Hash: goneHash, Operator: "old", Role: string(auth.RoleAdmin)})
+		k, _ := tx.Tokens.Get(auth.Hash(late.Token))
+		k.Expires = time.Now().Add(-time.Second)
+		tx.Tokens.Put(k)
 	})
 	stranger, _ := auth.New()
 	operations := [][2]string{
@@ -121,11 +123,13 @@ func TestForeignTokens(t *testing.T) {
 		return resp.StatusCode
 	}
 	began := time.Now()
-	f.update(func(tx *store.Tx) { tx.Tokens.Delete(goneHash) })
+	if err := f.RevokeToken(t.Context(), gone.ID); err != nil {
+		t.Fatal(err)
+	}
 	tried := 0
 	before := f.store.View()
 	for who, token := range map[string]string{
-		"nobody": "", "one who made it up": stranger, "one with a token for joining": join.String(), "an operator whose token was withdrawn": gone, "a viewer": viewer,
+		"nobody": "", "one who made it up": stranger, "one with a token for joining": join.String(), "an operator whose token was withdrawn": gone.Token, "an operator whose token ran out": late.Token, "a viewer": viewer.Token,
 	} {
 		for _, o := range operations {
 			tried++

@@ -22,6 +22,20 @@ import (
 type Operator struct {
 	Name string
 	Role Role
+	Hash string // of the token that was shown
+}
+
+// ParseName checks the name of an operator: 1 to 63 letters, digits and the
+// characters ".", "-", "_", "+" and "@", as mail addresses have them. Its error is of
+// kind ErrInvalid.
+func ParseName(s string) (string, error) {
+	other := func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune(".-_+@", r))
+	}
+	if s == "" || len(s) > 63 || strings.ContainsFunc(s, other) {
+		return "", bulkhead.Errorf(bulkhead.ErrInvalid, "operator %q: a name is of 1 to 63 letters, digits, dots, hyphens, underscores, + and @", s)
+	}
+	return s, nil
 }
 
 // Role is what an operator may do.
@@ -79,6 +93,10 @@ func Hash(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(sum[:])
 }
+
+// ID names a token in lists, by its hash: eight hexadecimal digits, which say
+// nothing about the token.
+func ID(hash string) string { return hash[:8] }
 
 type operatorKey struct{}
 

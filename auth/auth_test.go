@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -29,9 +30,14 @@ func newDoor() *door {
 	admin, adminHash := New()
 	viewer, viewerHash := New()
 	d.admin, d.viewer = admin, viewer
-	operators := map[string]Operator{adminHash: {"ann", RoleAdmin}, viewerHash: {"vic", RoleViewer}}
+	operators := map[string]Operator{adminHash: {"ann", RoleAdmin, adminHash}, viewerHash: {"vic", RoleViewer, viewerHash}}
 	d.gate = &Gate{
-		Lookup: func(hash string) (Operator, bool) { o, ok := operators[hash]; return o, ok },
+		Lookup: func(_ context.Context, hash string) (Operator, error) {
+			if o, ok := operators[hash]; ok {
+				return o, nil
+			}
+			return Operator{}, ErrUnknown
+		},
 		Logger: slog.New(slog.NewJSONHandler(&d.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	d.handler = d.gate.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -246,6 +252,11 @@ func TestNew(t *testing.T) {
 	for s, ok := range map[string]bool{"admin": true, "viewer": true, "": false, "root": false} {
 		if _, err := ParseRole(s); (err == nil) != ok {
 			t.Errorf("role %q: %v", s, err)
+		}
+	}
+	for s, ok := range map[string]bool{"ann": true, "ann.b+ci@example.com": true, "": false, "ann b": false, "ann\n": false, "größe": false, strings.Repeat("a", 64): false} {
+		if _, err := ParseName(s); (err == nil) != ok {
+			t.Errorf("name %q: %v", s, err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,8 +12,9 @@ import (
 
 // Gate lets operators pass and nobody else. Lookup and Logger are needed.
 type Gate struct {
-	// Lookup finds the operator whose token has that Hash.
-	Lookup func(hash string) (Operator, bool)
+	// Lookup finds the operator whose token has that Hash. Its error tells the bearer
+	// why the token opens nothing.
+	Lookup func(ctx context.Context, hash string) (Operator, error)
 	// Logger gets the record: who did what with which outcome. Changes and
 	// refusals are recorded at the level of information, looks at that of
 	// debugging. It never gets a token, nor the query of a URL.
@@ -31,16 +33,15 @@ func (g *Gate) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, given := credential(r)
 		if !given { // how clients of registries begin, and no attempt to get in
-			g.challenge(w, r, "this needs a token")
+			g.Challenge(w, r, "this needs a token")
 			return
 		}
-		var operator Operator
-		known := false
+		operator, err := Operator{}, ErrUnknown
 		if wellFormed(token) {
-			operator, known = g.Lookup(Hash(token))
+			operator, err = g.Lookup(r.Context(), Hash(token))
 		}
-		if !known {
-			g.turnAway(w, r)
+		if err != nil {
+			g.turnAway(w, r, err)
 			return
 		}
 		if !operator.Role.may(r) {
@@ -55,12 +56,15 @@ func (g *Gate) Require(next http.Handler) http.Handler {
 	})
 }
 
+// ErrUnknown says that a token is nobody's.
+var ErrUnknown error = bulkhead.Errorf(bulkhead.ErrDenied, "the token is not known here")
+
 // turnAway answers a wrong token.
-func (g *Gate) turnAway(w http.ResponseWriter, r *http.Request) {
+func (g *Gate) turnAway(w http.ResponseWriter, r *http.Request, why error) {
 	wait, first := g.attempts.failed(address(r), time.Now())
 	if wait == 0 {
 		g.Logger.Warn("wrong token", "remote", address(r), "method", r.Method, "path", r.URL.Path)
-		g.challenge(w, r, "the token is not known here")
+		g.Challenge(w, r, why.Error())
 		return
 	}
 	if first {
@@ -71,7 +75,8 @@ func (g *Gate) turnAway(w http.ResponseWriter, r *http.Request) {
 		WithHint("try again in %s s", seconds(wait)))
 }
 
-func (g *Gate) challenge(w http.ResponseWriter, r *http.Request, message string) {
+// Challenge answers who bears no token that opens anything: 401.
+func (g *Gate) Challenge(w http.ResponseWriter, r *http.Request, message string) {
 	scheme := "Bearer"
 	if ofRegistry(r) {
 		scheme = "Basic"
@@ -94,7 +99,7 @@ func (g *Gate) record(r *http.Request, o Operator, status int) {
 	if status < 400 && (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.Header.Get("Upgrade") == "" {
 		level = slog.LevelDebug
 	}
-	g.Logger.Log(r.Context(), level, "audit", "operator", o.Name, "role", o.Role, "remote", address(r),
+	g.Logger.Log(r.Context(), level, "audit", "operator", o.Name, "role", o.Role, "token", ID(o.Hash), "remote", address(r),
 		"method", r.Method, "path", r.URL.Path, "status", status)
 }
 

@@ -174,10 +174,14 @@ func (p *process) open(ctx context.Context) (err error) {
 	return p.openAgent(ctx)
 }
 
-// patiently repeats a change of the state until a majority of the servers is there.
+// patiently repeats a change of the state until a majority of the servers is there. The
+// change reads what they have acknowledged, also if it then changes nothing.
 func (p *process) patiently(ctx context.Context, change func(tx *store.Tx) error) error {
 	for {
-		err := p.state.Update(ctx, change)
+		err := p.state.Sync(ctx)
+		if err == nil {
+			err = p.state.Update(ctx, change)
+		}
 		if !errors.Is(err, store.ErrNoMajority) || ctx.Err() != nil {
 			return err
 		}
@@ -268,25 +272,30 @@ func (c control) Connect(ctx context.Context, hello bulkhead.NodeReport) (agent.
 	return s, nil
 }
 
-// firstToken makes sure that the token kept in the data folder opens the API,
-// and makes one the first time.
+// firstToken makes sure that the token kept in the data folder opens the API, and
+// makes one the first time, and when that one was revoked: who may read the folder may do
+// everything, and else a farm could be without an admin for good.
 func (p *process) firstToken(ctx context.Context) (string, error) {
 	path := filepath.Join(p.c.Data, "token")
 	b, err := os.ReadFile(path)
-	token := strings.TrimSpace(string(b))
-	if errors.Is(err, os.ErrNotExist) {
-		token, _ = auth.New()
-		err = keys.WriteFile(path, []byte(token+"\n"))
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("first token: %w", err)
 	}
-	hash := auth.Hash(token)
-	if _, ok := p.state.View().Tokens.Get(hash); ok {
-		return token, nil
+	token, valid := strings.TrimSpace(string(b)), false
+	err = p.patiently(ctx, func(tx *store.Tx) error {
+		t, ok := tx.Tokens.Get(auth.Hash(token))
+		valid = ok && !t.Expired(time.Now())
+		return nil
+	})
+	if err != nil || valid {
+		return token, err
+	}
+	token, hash := auth.New()
+	if err := keys.WriteFile(path, []byte(token+"\n")); err != nil { // first: else, after a crash, the state had a token that nobody knows
+		return "", fmt.Errorf("first token: %w", err)
 	}
 	return token, p.patiently(ctx, func(tx *store.Tx) error {
-		tx.Tokens.Put(store.Token{Hash: hash, Operator: "admin", Role: string(auth.RoleAdmin), Created: time.Now()})
+		tx.Tokens.Put(store.Token{Hash: hash, Operator: "admin", Role: string(auth.RoleAdmin), Created: time.Now().UTC(), By: "server " + string(p.c.Node)})
 		return nil
 	})
 }

@@ -71,7 +71,12 @@ type Token struct {
 	Operator string    `json:"operator"`
 	Role     string    `json:"role"`
 	Created  time.Time `json:"created"`
+	By       string    `json:"by,omitempty"`     // the operator who made it, or the server
+	Expires  time.Time `json:"expires,omitzero"` // zero: never
 }
+
+// Expired tells whether the token has run out.
+func (t Token) Expired(now time.Time) bool { return !t.Expires.IsZero() && !now.Before(t.Expires) }
 
 // Note is a small fact about the cluster, such as its identity.
 type Note struct {

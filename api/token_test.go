@@ -1,0 +1,124 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"bulkhead"
+	"bulkhead/auth"
+	"bulkhead/store"
+)
+
+func (f *fixture) operatorToken(spec TokenSpec) TokenView {
+	f.t.Helper()
+	v, err := f.CreateToken(f.t.Context(), spec)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return v
+}
+
+// TestOperatorTokens: what its role allows works with a token from the moment it is made
+// until it is revoked or runs out, and lists never show it.
+func TestOperatorTokens(t *testing.T) {
+	f := newFixture(t)
+	var late time.Duration
+	f.server.c.Now = func() time.Time { return time.Now().Add(late) }
+	bea := f.operatorToken(TokenSpec{Role: "admin", Name: "bea@example.com"})
+	vic := f.operatorToken(TokenSpec{Role: "viewer", Name: "vic", Valid: "2h"})
+	as := func(v TokenView) *Client { return NewClient(f.url, v.Token) }
+	if _, err := as(vic).Stamps(t.Context(), StampQuery{}); err != nil {
+		t.Errorf("a viewer looks: %v", err)
+	}
+	if _, err := as(vic).CreateToken(t.Context(), TokenSpec{Role: "admin", Name: "vic"}); !errors.Is(err, bulkhead.ErrDenied) {
+		t.Errorf("a viewer makes a token: %v", err)
+	}
+	if err := as(vic).RevokeToken(t.Context(), bea.ID); !errors.Is(err, bulkhead.ErrDenied) {
+		t.Errorf("a viewer revokes one: %v", err)
+	}
+	all, err := as(bea).Tokens(t.Context())
+	if err != nil || len(all) != 3 {
+		t.Fatalf("tokens: %+v, %v", all, err)
+	}
+	text, _ := json.Marshal(all)
+	for _, v := range []TokenView{bea, vic} {
+		if strings.Contains(string(text), v.Token[4:]) || strings.Contains(string(text), auth.Hash(v.Token)) {
+			t.Errorf("a list shows a token: %s", text)
+		}
+		i := 0
+		for i < len(all) && all[i].ID != v.ID {
+			i++
+		}
+		if v.Token = ""; i == len(all) || fmt.Sprint(all[i]) != fmt.Sprint(v) || v.State != "valid" || v.By != "ann" {
+			t.Errorf("of %+v is listed %+v", v, all)
+		}
+	}
+	if !bea.Expires.IsZero() || vic.Expires.Sub(vic.Created) != 2*time.Hour {
+		t.Errorf("they run out at %v and %v", bea.Expires, vic.Expires)
+	}
+	late = 2 * time.Hour
+	if _, err := as(vic).Stamps(t.Context(), StampQuery{}); !errors.Is(err, bulkhead.ErrDenied) || !strings.Contains(err.Error(), "the token of vic ran out at ") {
+		t.Errorf("one that ran out: %v", err)
+	}
+	if all, err := f.Tokens(t.Context()); err != nil || all[0].ID != vic.ID || all[0].State != "expired" {
+		t.Errorf("tokens: %+v, %v", all, err)
+	}
+	late += 25 * time.Hour
+	f.operatorToken(TokenSpec{Role: "viewer", Name: "new"})
+	if err := f.RevokeToken(t.Context(), "vic"); !errors.Is(err, bulkhead.ErrNotFound) {
+		t.Errorf("one that ran out long ago is kept: %v", err)
+	}
+	if err := f.RevokeToken(t.Context(), "bea@example.com"); err != nil {
+		t.Error(err)
+	}
+	if _, err := as(bea).Stamps(t.Context(), StampQuery{}); !errors.Is(err, bulkhead.ErrDenied) || !strings.Contains(err.Error(), "not known here") {
+		t.Errorf("one that was revoked: %v", err)
+	}
+}
+
+// TestTokenRefusals: one line each, and the farm is never without an admin.
+func TestTokenRefusals(t *testing.T) {
+	f := newFixture(t)
+	for _, spec := range []TokenSpec{
+		{Role: "admin"},
+		{Role: "viewer", Name: "a b"},
+		{Role: "viewer", Name: strings.Repeat("a", 64)},
+		{Role: "viewer", Name: "ann", Valid: "-1h"},
+		{Role: "viewer", Name: "ann", Valid: "soon"},
+		{Role: "", Name: "ann"},
+	} {
+		if _, err := f.CreateToken(t.Context(), spec); !errors.Is(err, bulkhead.ErrInvalid) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%+v: %v", spec, err)
+		}
+	}
+	refused := func(what, id, want string, kind error) {
+		t.Helper()
+		before := f.store.View().Tokens.Len()
+		err := f.RevokeToken(t.Context(), id)
+		if !errors.Is(err, kind) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") || f.store.View().Tokens.Len() != before {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	refused("nobody's", "nobody/x", `token "nobody/x" does not exist`, bulkhead.ErrNotFound)
+	refused("the last admin's", "ann", "is the last one of an admin", bulkhead.ErrConflict)
+	f.operatorToken(TokenSpec{Role: "viewer", Name: "vic"})
+	refused("the last admin's, with a viewer", "ann", "is the last one of an admin", bulkhead.ErrConflict)
+	late := f.operatorToken(TokenSpec{Role: "admin", Name: "late", Valid: "1h"})
+	f.update(func(tx *store.Tx) {
+		k, _ := tx.Tokens.Get(auth.Hash(late.Token))
+		k.Expires = time.Now()
+		tx.Tokens.Put(k)
+	})
+	refused("the last admin's but for one that ran out", "ann", "is the last one of an admin", bulkhead.ErrConflict)
+	second := f.operatorToken(TokenSpec{Role: "admin", Name: "ann"})
+	refused("one of two", "ann", "ann has 2 tokens: ", bulkhead.ErrConflict)
+	if err := f.RevokeToken(t.Context(), auth.ID(auth.Hash(f.Token()))); err != nil {
+		t.Errorf("its own, with another: %v", err)
+	}
+	f.Client = NewClient(f.url, second.Token)
+	refused("the last admin's", second.ID, "is the last one of an admin", bulkhead.ErrConflict)
+}
