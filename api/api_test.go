@@ -47,6 +47,7 @@ type fixture struct {
 	*Client
 	t      testing.TB
 	url    string
+	shared *store.Shared
 	store  *store.Store
 	server *Server
 	keys   string
@@ -58,7 +59,8 @@ type fixture struct {
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	dir := t.TempDir()
-	state := store.Memory()
+	shared := store.NewShared(nil)
+	state := shared.Open(store.Config{}, nil)
 	token, hash := auth.New()
 	if err := state.Update(t.Context(), func(tx *store.Tx) error {
 		tx.Tokens.Put(store.Token{Hash: hash, Operator: "ann", Role: string(auth.RoleAdmin)})
@@ -104,7 +106,7 @@ func newFixture(t testing.TB) *fixture {
 			t.Error(err)
 		}
 	})
-	f := &fixture{Client: NewClient(ts.URL, token), t: t, url: ts.URL, store: state, server: server, keys: filepath.Join(dir, "keys"), authority: authority}
+	f := &fixture{Client: NewClient(ts.URL, token), t: t, url: ts.URL, shared: shared, store: state, server: server, keys: filepath.Join(dir, "keys"), authority: authority}
 	if _, err := f.Publish(t.Context(), spec("1")); err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,13 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -121,4 +124,90 @@ func TestTokenRefusals(t *testing.T) {
 	}
 	f.Client = NewClient(f.url, second.Token)
 	refused("the last admin's", second.ID, "is the last one of an admin", bulkhead.ErrConflict)
+}
+
+// behind is the link of a server that hears of nothing before it asks.
+type behind struct {
+	mu    sync.Mutex
+	asked chan struct{} // closed when it asks; guarded by mu
+}
+
+func (b *behind) now() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked = make(chan struct{})
+}
+
+func (b *behind) Ask(context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-b.asked:
+	default:
+		close(b.asked)
+	}
+	return nil
+}
+
+func (b *behind) Answer(ctx context.Context) error {
+	b.mu.Lock()
+	asked := b.asked
+	b.mu.Unlock()
+	select {
+	case <-asked:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestTokensAtEveryServer: the next request after the answer that a token is made, or
+// revoked, is decided by that, whichever server it goes to.
+func TestTokensAtEveryServer(t *testing.T) {
+	f := newFixture(t)
+	link := &behind{}
+	link.now()
+	c := f.server.c
+	c.Name, c.Store = "s2", f.shared.Open(store.Config{}, link)
+	ctx, stop := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	following.Go(func() { _ = c.Store.Run(ctx) })
+	second, err := NewServer(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts := httptest.NewServer(second)
+	defer func() {
+		second.Close()
+		ts.Close()
+		stop()
+		following.Wait()
+		if err := c.Store.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	made := f.operatorToken(TokenSpec{Role: "admin", Name: "bea"})
+	bea := NewClient(ts.URL, made.Token)
+	if _, err := bea.Stamps(t.Context(), StampQuery{}); err != nil {
+		t.Errorf("a token that another server made: %v", err)
+	}
+	for _, do := range []func() error{
+		func() error { _, err := bea.Stamps(t.Context(), StampQuery{}); return err },
+		func() error {
+			_, err := bea.CreateToken(t.Context(), TokenSpec{Role: "admin", Name: "eve"})
+			return err
+		},
+	} {
+		link.now()
+		if err := f.RevokeToken(t.Context(), made.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := do(); !errors.Is(err, bulkhead.ErrDenied) || !strings.Contains(err.Error(), "not known here") {
+			t.Errorf("a token that another server revoked: %v", err)
+		}
+		made = f.operatorToken(TokenSpec{Role: "admin", Name: "bea"})
+		if bea = NewClient(ts.URL, made.Token); bea.Ready(t.Context()) != nil {
+			t.Error("the server is not ready")
+		}
+	}
 }

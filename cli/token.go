@@ -6,7 +6,6 @@ import (
 	"bulkhead/api"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
 func (c *command) tokenCommand() *cobra.Command {
@@ -54,12 +53,8 @@ A token is shown now and never again.`,
 	cmd.Flags().StringVar(&spec.Role, "role", "node", "what the machine will be: node or server; or what the operator may do: admin or viewer")
 	cmd.Flags().StringVar(&spec.Name, "name", "", "name of the operator")
 	cmd.Flags().StringVar(&spec.Valid, "ttl", "", "for how long, such as 720h (default: 10m for a machine, at most 24h; without end for an operator)")
-	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
-		if name == "valid" { // its name in earlier versions
-			name = "ttl"
-		}
-		return pflag.NormalizedName(name)
-	})
+	cmd.Flags().StringVar(&spec.Valid, "valid", "", "the same, by its earlier name")
+	_ = cmd.Flags().MarkHidden("valid") // there is such a flag
 	return cmd
 }
 
