@@ -282,7 +282,7 @@ func Watch(gateways []*Machine, stamps ...string) *Watcher {
 	for _, g := range gateways {
 		for _, stamp := range stamps {
 			w.done.Go(func() {
-				client := &http.Client{Timeout: 15 * time.Second} // longer than a gateway holds
+				client := &http.Client{Timeout: 20 * time.Second} // longer than a gateway holds
 				defer client.CloseIdleConnections()
 				t := time.NewTicker(100 * time.Millisecond)
 				defer t.Stop()

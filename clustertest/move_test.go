@@ -404,11 +404,7 @@ func (f *trio) cutWhile(client *api.Client, phase bulkhead.TransferPhase) bool {
 	f.T.Logf("cut off while %s: given up after %v (%s), held for %d ms", phase, s.Move.Ended.Sub(s.Move.Began).Round(time.Millisecond), s.Move.Message, s.Move.HeldMS)
 	to.Heal()
 	f.ready()
-	if phase == bulkhead.TransferCopying {
-		w.Expect(f.T, from, "globex", path, "cut off while copying")
-	} else {
-		w.Kept(f.T, from, "globex", path, "cut off while switching")
-	}
+	w.Expect(f.T, from, "globex", path, fmt.Sprintf("cut off while %s", phase))
 	return true
 }
 

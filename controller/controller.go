@@ -28,7 +28,8 @@ type Config struct {
 	Log   *slog.Logger
 	Now   func() time.Time // default time.Now
 
-	// Lease is how long a node may be silent before it is unreachable; default 10 s.
+	// Lease is how long a node may be silent before it is unreachable; default 10 s. The
+	// gateways hold requests for longer (gateway.Config.Hold).
 	Lease time.Duration
 	// LostAfter is how long before its stamps without data go elsewhere; default 60 s.
 	LostAfter time.Duration

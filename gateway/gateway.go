@@ -60,9 +60,12 @@ type Config struct {
 	// extended. Headers from everywhere else are replaced. Default: none.
 	TrustedProxies []netip.Prefix
 
-	Hold         time.Duration // longest time that a request waits for its stamp; default 10 s
-	HoldPerStamp int           // requests that may wait for one stamp; default 512
-	HoldInAll    int           // requests that may wait at all; default 4,096
+	// Hold is the longest time that a request waits for its stamp; default 15 s. A move
+	// that is cut off is taken back after the servers' lease (controller.Config.Lease,
+	// 10 s), not earlier, and the stamp has to start again then.
+	Hold         time.Duration
+	HoldPerStamp int // requests that may wait for one stamp; default 768
+	HoldInAll    int // requests that may wait at all; default 4,096
 
 	HeaderBytes   int           // largest header of a request; default 32 KiB
 	HeaderTimeout time.Duration // for a header to arrive, and for a TLS handshake; default 10 s
@@ -108,8 +111,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.HTTPS != "" && c.Data == "" {
 		faults = append(faults, bulkhead.Fault{Where: "Data", Message: "HTTPS needs a folder for certificates"})
 	}
-	setDefault(&faults, "Hold", &c.Hold, 10*time.Second)
-	setDefault(&faults, "HoldPerStamp", &c.HoldPerStamp, 512)
+	setDefault(&faults, "Hold", &c.Hold, 15*time.Second)
+	setDefault(&faults, "HoldPerStamp", &c.HoldPerStamp, 768)
 	setDefault(&faults, "HoldInAll", &c.HoldInAll, 4096)
 	setDefault(&faults, "HeaderBytes", &c.HeaderBytes, 32<<10)
 	setDefault(&faults, "HeaderTimeout", &c.HeaderTimeout, 10*time.Second)

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bulkhead"
@@ -199,6 +200,106 @@ func TestHop_Moved(t *testing.T) {
 	if fmt.Sprint(got) != "[200 0 200 307200]" {
 		t.Errorf("after it moved: %v", got)
 	}
+}
+
+// pipes is a listener and the way to it, without a network.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	conn, open := <-p
+	if !open {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (p pipes) dial(context.Context) (net.Conn, error) {
+	near, far := net.Pipe()
+	p <- far
+	return near, nil
+}
+
+// serve serves h to who dials, until the test ends.
+func (p pipes) serve(h http.Handler) (stop func()) {
+	s := &http.Server{Handler: h}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = s.Serve(p)
+	}()
+	return func() {
+		_ = s.Close()
+		<-ended
+	}
+}
+
+// TestHop_TakenBack: a move is cut off while the stamp is nobody's. The servers take it
+// back when the other node has been silent for their lease of ten seconds, and then it
+// has to start where it was: what came in at any gateway waits for it that long, and not
+// for ever.
+func TestHop_TakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		backend, hop := make(pipes), make(pipes)
+		defer backend.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			b, _ := io.ReadAll(r.Body)
+			fmt.Fprint(w, len(b))
+		}))()
+		address := netip.MustParseAddrPort("10.0.0.1:80")
+		here := func(epoch int64, backends ...netip.AddrPort) []bulkhead.Route {
+			return []bulkhead.Route{
+				{Host: "acme.localhost", Path: "/", Stamp: "acme", UID: "u", Epoch: epoch, Backends: backends},
+				{Host: "globex.localhost", Path: "/", Stamp: "globex", UID: "v", Epoch: 3}, // never comes back
+			}
+		}
+		open := func(c Config, routes []bulkhead.Route) *Gateway {
+			c.HTTP = "127.0.0.1:0"
+			g, err := New(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.http1.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return backend.dial(ctx) }
+			g.SetRoutes(routes)
+			return g
+		}
+		n2 := open(Config{}, here(3))
+		defer n2.http1.CloseIdleConnections()
+		defer hop.serve(n2.HopHandler())()
+		n1 := open(Config{Hop: func(ctx context.Context, _ bulkhead.NodeName, _ ...string) (net.Conn, error) { return hop.dial(ctx) }},
+			[]bulkhead.Route{elsewhere("acme.localhost", 3), {Host: "globex.localhost", Stamp: "globex", UID: "v", Epoch: 3, Node: "n2"}})
+		defer n1.hop1.CloseIdleConnections()
+
+		var asked sync.WaitGroup
+		ask := func(door pipes, host, body string, status int, after time.Duration) {
+			asked.Go(func() {
+				began := time.Now()
+				tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return door.dial(ctx) }}
+				defer tr.CloseIdleConnections()
+				resp, err := (&http.Client{Transport: tr}).Post("http://"+host+"/", "text/plain", strings.NewReader(body))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got := bodyOf(t, resp)
+				if took := time.Since(began); resp.StatusCode != status || took != after || status == 200 && got != fmt.Sprint(len(body)) {
+					t.Errorf("%s, %d bytes: %d %q after %s, want %d after %s", host, len(body), resp.StatusCode, got, took, status, after)
+				}
+			})
+		}
+		const decided = 13 * time.Second // the lease, from the last word of a session on, and a start
+		for _, g := range []*Gateway{n1, n2} {
+			door := make(pipes)
+			defer door.serve(g)()
+			ask(door, "acme.localhost", "", 200, decided)
+			ask(door, "acme.localhost", strings.Repeat("x", 300<<10), 200, decided)
+			ask(door, "globex.localhost", "", 503, 15*time.Second)
+		}
+		time.Sleep(decided)
+		n2.SetRoutes(here(5, address))
+		asked.Wait()
+	})
 }
 
 // TestHop_Gone: what was handed over and is held at a node that has nothing of the stamp

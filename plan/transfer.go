@@ -11,8 +11,8 @@ import (
 )
 
 // Bounds of a move. While a stamp is switching its requests wait, so that has to end
-// soon one way or the other: the gateways hold a request for 10 s, and a task may
-// take as long to stop.
+// soon one way or the other: the gateways hold a request for 15 s, and a task may
+// take ten of them to stop.
 const (
 	// answerMost is how long the node that a stamp moves to may say nothing at all.
 	answerMost = time.Minute
