@@ -98,20 +98,16 @@ func (s *Shared) commitLocked(t txn) (revision int64, ok bool, err error) {
 func (s *Shared) nextLocked(changes []change) int64 {
 	s.revision++
 	before := s.View()
-	if err := s.truth.apply(s.revision, changes); err != nil {
+	after, notes, err := before.with(s.revision, changes)
+	if err != nil {
 		panic(fmt.Sprintf("store: what was encoded cannot be decoded: %v", err))
 	}
+	s.truth.publish(after, notes)
 	if s.committed != nil {
-		notes := make([]Change, 0, len(changes))
-		for _, c := range changes {
-			if table, key, ok := splitKey(c.key); ok {
-				notes = append(notes, Change{Table: table, Key: key, Revision: c.revision})
-			}
-		}
-		s.committed(before, s.View(), notes)
+		s.committed(before, after, notes)
 	}
 	for e := range s.servers {
-		e.pending = append(e.pending, batch{s.revision, changes})
+		e.pending = append(e.pending, batch{after, notes})
 		if e.link == nil {
 			e.followLocked(s.revision)
 			continue
@@ -160,18 +156,16 @@ type memory struct {
 	pending []batch // that the mirror has not heard of; guarded by shared.mu
 }
 
-// batch is what changed at once.
+// batch is what changed at once, and the state with it, which all mirrors share.
 type batch struct {
-	revision int64
-	changes  []change
+	after *Snapshot
+	notes []Change
 }
 
 // followLocked brings the mirror up to a revision.
 func (e *memory) followLocked(revision int64) {
-	for len(e.pending) > 0 && e.pending[0].revision <= revision {
-		if err := e.mirror.apply(e.pending[0].revision, e.pending[0].changes); err != nil {
-			e.mirror.fail(err)
-		}
+	for len(e.pending) > 0 && e.pending[0].after.Revision <= revision {
+		e.mirror.publish(e.pending[0].after, e.pending[0].notes)
 		e.pending = e.pending[1:]
 	}
 }
@@ -252,13 +246,11 @@ func (e *memory) lease(ended func()) (lost <-chan struct{}, stop func()) {
 			}
 			alive := false
 			began := time.Now()
-			within, done := context.WithDeadline(ctx, sure.Add(e.config.Lease))
-			err := e.ask(within, e.config.Lease, func() {
+			err := e.ask(ctx, time.Until(sure.Add(e.config.Lease)), func() {
 				if alive = !over; alive {
 					expiry.Reset(e.config.Lease)
 				}
 			})
-			done()
 			switch {
 			case err == nil && alive:
 				sure = began

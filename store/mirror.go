@@ -37,7 +37,17 @@ func newMirror() *mirror {
 
 // apply makes what changed up to revision visible, at once.
 func (m *mirror) apply(revision int64, changes []change) error {
-	next := *m.current.Load()
+	next, notes, err := m.current.Load().with(revision, changes)
+	if err != nil {
+		return err
+	}
+	m.publish(next, notes)
+	return nil
+}
+
+// with is the snapshot after what changed up to revision.
+func (s *Snapshot) with(revision int64, changes []change) (*Snapshot, []Change, error) {
+	next := *s
 	next.Revision = revision
 	notes := make([]Change, 0, len(changes))
 	for _, c := range changes {
@@ -49,12 +59,11 @@ func (m *mirror) apply(revision int64, changes []change) error {
 		if c.value == nil {
 			table.drop(key)
 		} else if err := table.set(key, c.value, c.revision); err != nil {
-			return err
+			return nil, nil, err
 		}
 		notes = append(notes, Change{Table: name, Key: key, Revision: c.revision})
 	}
-	m.publish(&next, notes)
-	return nil
+	return &next, notes, nil
 }
 
 // publish makes next the current snapshot and tells everybody.
