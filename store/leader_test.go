@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -120,6 +121,48 @@ func TestLead_ReturnsWhatItsFunctionReturns(t *testing.T) {
 			if err := s.Lead(t.Context(), func(context.Context, *Leader) error { return want }); !errors.Is(err, want) {
 				t.Errorf("got %v, want %v", err, want)
 			}
+		}
+	})
+}
+
+// behind is the way of a server to the state, of which it hears a second late.
+type behind struct{}
+
+// mirrors marks the context of what follows the state.
+type mirrors struct{}
+
+func (behind) Ask(context.Context) error { return nil }
+
+func (behind) Answer(ctx context.Context) error {
+	if ctx.Value(mirrors{}) != nil {
+		time.Sleep(time.Second)
+	}
+	return nil
+}
+
+// A leader that was behind when it was elected knows what was written before.
+func TestLead_KnowsWhatWasWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := NewShared(nil)
+		other, late := shared.Open(Config{}, nil), shared.Open(Config{}, behind{})
+		ctx, cancel := context.WithCancel(t.Context())
+		following := make(chan error, 1)
+		go func() { following <- late.Run(context.WithValue(ctx, mirrors{}, true)) }()
+		if err := other.Update(ctx, func(tx *Tx) error { tx.Stamps.Put(stamp("acme")); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if late.View().Stamps.Len() != 0 {
+			t.Fatal("it is not behind")
+		}
+		err := late.Lead(ctx, func(_ context.Context, l *Leader) error {
+			if l.View().Stamps.Len() != 1 {
+				t.Error("the leader does not know of acme")
+			}
+			return nil
+		})
+		cancel()
+		if err := errors.Join(err, <-following, late.Close(), other.Close()); err != nil {
+			t.Error(err)
 		}
 	})
 }
