@@ -133,16 +133,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		g.Go(func() error { return a.dispatchExits(ctx, exits) })
 		g.Go(func() error { return a.converse(ctx) })
 		g.Go(func() error {
-			for {
-				err := wait(ctx, keepEvery)
-				if err := a.farm.keep(); err != nil {
-					a.log.Error("keep what is known of other nodes", "err", err)
-				}
-				if err != nil {
-					after.Stop()
-					return nil
-				}
-			}
+			defer after.Stop()
+			a.keep(ctx)
+			return nil
 		})
 		return nil
 	})

@@ -85,22 +85,33 @@ func (d disk) write(name string, v any, durable bool) error {
 		return err
 	}
 	path := filepath.Join(d.dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		f, err = os.CreateTemp(filepath.Dir(path), ".new-*")
+	}
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	renamed := false
+	defer func() {
+		if !renamed {
+			_ = os.Remove(f.Name())
+		}
+	}()
 	if _, err = f.Write(slices.Concat(content, []byte{'\n'}, d.proof(name, content))); err == nil && durable {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil || !durable {
+	if err := os.Rename(f.Name(), path); err != nil {
 		return err
+	}
+	if renamed = true; !durable {
+		return nil
 	}
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {

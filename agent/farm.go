@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,7 +25,8 @@ type farm struct {
 	places map[bulkhead.StampName]bulkhead.Place // where stamps are; here: without node
 	peers  map[bulkhead.NodeName]bulkhead.Peer   // other nodes
 	list   []bulkhead.Peer                       // peers by name; replaced, never changed
-	dirty  bool
+
+	dirty chan struct{} // holds one when something is not written down
 }
 
 // savedFarm is its file form.
@@ -39,6 +41,7 @@ func newFarm(d disk, node bulkhead.NodeName) *farm {
 	return &farm{
 		disk: d, node: node,
 		places: map[bulkhead.StampName]bulkhead.Place{}, peers: map[bulkhead.NodeName]bulkhead.Peer{},
+		dirty: make(chan struct{}, 1),
 	}
 }
 
@@ -66,15 +69,24 @@ func (f *farm) load() error {
 // crash takes of them the next session brings again.
 const keepEvery = time.Second
 
-// keep writes down what has changed.
-func (f *farm) keep() error {
-	f.mu.Lock()
-	if !f.dirty {
-		f.mu.Unlock()
-		return nil
+// keep writes down what is known of other nodes, until ctx ends.
+func (a *Agent) keep(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case <-a.farm.dirty:
+			_ = wait(ctx, keepEvery)
+			if err := a.farm.save(); err != nil {
+				a.log.Error("keep what is known of other nodes", "err", err)
+			}
+		case <-ctx.Done():
+		}
 	}
+}
+
+// save writes it down.
+func (f *farm) save() error {
+	f.mu.Lock()
 	saved := savedFarm{Places: sorted(f.places), Peers: f.list}
-	f.dirty = false
 	f.mu.Unlock()
 	return f.disk.write(farmFile, saved, true)
 }
@@ -84,7 +96,10 @@ func (f *farm) keep() error {
 func (f *farm) take(news bulkhead.FarmNews) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.dirty = true
+	select {
+	case f.dirty <- struct{}{}:
+	default:
+	}
 	was := f.places
 	if news.All {
 		f.places, f.peers = map[bulkhead.StampName]bulkhead.Place{}, map[bulkhead.NodeName]bulkhead.Peer{}
