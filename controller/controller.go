@@ -182,7 +182,7 @@ func (r *reign) next(ctx context.Context, changes <-chan []store.Change) bool {
 			}
 		case w := <-r.creations:
 			timer.Stop()
-			w.done <- r.create(w)
+			w.done <- r.create(ctx, w)
 		}
 		for name, at := range r.wake {
 			if !r.c.Now().Before(at) {
@@ -294,6 +294,11 @@ func (r *reign) plan(ctx context.Context) error {
 		}
 		return flush(mostSteps)
 	}
+	for name := range r.todo { // what stays, its node being back, counts there for all others
+		if s, ok := view.Stamps.Get(name); ok && r.waiting[name] && r.placed(&s) {
+			r.farm.SetStamp(&s, plan.Releasing(&s, statusOf(view, name)))
+		}
+	}
 	for name := range r.todo {
 		delete(r.todo, name)
 		s, ok := view.Stamps.Get(name)
@@ -306,12 +311,9 @@ func (r *reign) plan(ctx context.Context) error {
 		case r.farm.Adrift(&s): // what it has there counts no more, nor does it stand in its own way
 			r.farm.RemoveStamp(name)
 			placeless = append(placeless, &s)
-		case s.Desired != bulkhead.DesiredDeleted && (s.Node == "" || s.Preempted != ""):
+		case !r.placed(&s):
 			placeless = append(placeless, &s)
 		default:
-			if r.waiting[name] { // it stays: its node is back
-				r.farm.SetStamp(&s, plan.Releasing(&s, statusOf(view, name)))
-			}
 			if err := one(&s); err != nil {
 				return err
 			}
@@ -326,6 +328,11 @@ func (r *reign) plan(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// placed tells whether a stamp needs no place, and no room to go on.
+func (r *reign) placed(s *bulkhead.Stamp) bool {
+	return s.Desired == bulkhead.DesiredDeleted || s.Node != "" && s.Preempted == "" && !r.farm.Adrift(s)
 }
 
 // decide plans a stamp, and counts what comes of it.
@@ -343,7 +350,7 @@ func (r *reign) decide(view *store.Snapshot, s *bulkhead.Stamp, now time.Time) s
 		counted.Units, counted.Preempted = st.Units, ""
 		r.farm.SetStamp(&counted, false)
 	}
-	if st.Place == "" && !st.Resume && s.Desired != bulkhead.DesiredDeleted && (s.Node == "" || s.Preempted != "" || r.farm.Adrift(s)) {
+	if st.Place == "" && !st.Resume && !r.placed(s) {
 		r.waiting[s.Name] = true
 	} else {
 		delete(r.waiting, s.Name)

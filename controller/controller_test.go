@@ -2,8 +2,10 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -178,4 +180,105 @@ func TestControllerCountsWhoStays(t *testing.T) {
 			t.Errorf("new is on %q, where old is", got.Node)
 		}
 	})
+}
+
+// behind is the way of a server to the state, of which it hears a second late.
+type behind struct{}
+
+// mirrors marks the context of what follows the state.
+type mirrors struct{}
+
+func (behind) Ask(context.Context) error { return nil }
+
+func (behind) Answer(ctx context.Context) error {
+	if ctx.Value(mirrors{}) != nil {
+		time.Sleep(time.Second)
+	}
+	return nil
+}
+
+// leadBehind runs a controller that hears of the state a second late, and gives the test
+// the state itself.
+func leadBehind(t *testing.T, test func(t *testing.T, truth *store.Store, c *Controller)) {
+	synctest.Test(t, func(t *testing.T) {
+		farm := store.NewShared(nil)
+		truth, late := farm.Open(store.Config{}, nil), farm.Open(store.Config{}, behind{})
+		ctx, cancel := context.WithCancel(t.Context())
+		c := New(Config{Store: late, Log: slog.New(slog.DiscardHandler)})
+		var parts sync.WaitGroup
+		parts.Go(func() { _ = late.Run(context.WithValue(ctx, mirrors{}, true)) })
+		parts.Go(func() { _ = c.Run(ctx) })
+		test(t, truth, c)
+		cancel()
+		parts.Wait()
+		if err := errors.Join(late.Close(), truth.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestControllerLeavesWhoIsBack: a leader that has not yet heard that a lost node is back
+// takes no stamp from it.
+func TestControllerLeavesWhoIsBack(t *testing.T) {
+	leadBehind(t, func(t *testing.T, s *store.Store, _ *Controller) {
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("n1", 1<<30)); tx.Stamps.Put(stamp("acme", 1<<30)) })
+		time.Sleep(time.Minute)
+		if got := get(t, s, "acme"); got.Node != "n1" {
+			t.Fatalf("acme is on %q", got.Node)
+		}
+		lost := node("n1", 1<<30)
+		lost.State, lost.Silent = bulkhead.NodeLost, time.Now()
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(lost) })
+		time.Sleep(time.Minute)
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("n2", 1<<30)) }) // there acme could go
+		time.Sleep(500 * time.Millisecond)
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("n1", 1<<30)) })
+		time.Sleep(time.Minute)
+		if got := get(t, s, "acme"); got.Node != "n1" || got.Epoch != 1 {
+			t.Errorf("acme is on %q under epoch %d: %s", got.Node, got.Epoch, got.Placement)
+		}
+	})
+}
+
+// TestCreateAfterImpatience: who went before the answer came may have got the room; it is
+// not given out again.
+func TestCreateAfterImpatience(t *testing.T) {
+	leadBehind(t, func(t *testing.T, s *store.Store, c *Controller) {
+		put(t, s, func(tx *store.Tx) { tx.Nodes.Put(node("n1", 1<<30)) })
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		acme, bolt := stamp("acme", 1<<30), stamp("bolt", 1<<30)
+		_, _ = c.Create(ctx, []*bulkhead.Stamp{&acme}, agrees)
+		if ok, err := c.Create(t.Context(), []*bulkhead.Stamp{&bolt}, agrees); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		if a, b := get(t, s, "acme"), get(t, s, "bolt"); a.Node != "n1" || b.Node != "" {
+			t.Errorf("acme is on %q, bolt on %q", a.Node, b.Node)
+		}
+	})
+}
+
+// TestControllerCountsWhoStaysFirst: a move that is asked for when a node is back finds
+// what has stayed there.
+func TestControllerCountsWhoStaysFirst(t *testing.T) {
+	for range 10 { // the order of what is planned is any
+		lead(t, func(t *testing.T, s *store.Store) {
+			put(t, s, func(tx *store.Tx) { tx.Nodes.Put(gated("n1", 1<<30)); tx.Stamps.Put(stamp("old", 1<<30)) })
+			get(t, s, "old")
+			put(t, s, func(tx *store.Tx) { tx.Nodes.Put(gated("n2", 1<<30)); tx.Stamps.Put(stamp("new", 1<<30)) })
+			if got := get(t, s, "new"); got.Node != "n2" {
+				t.Fatalf("new is on %q", got.Node)
+			}
+			lost := gated("n1", 1<<30)
+			lost.State, lost.Silent = bulkhead.NodeLost, time.Now()
+			put(t, s, func(tx *store.Tx) { tx.Nodes.Put(lost) })
+			moves := get(t, s, "new")
+			moves.Transfer = &bulkhead.Transfer{ID: "m1", From: "n2", To: "n1", Phase: bulkhead.TransferPlanned, Began: time.Now()}
+			put(t, s, func(tx *store.Tx) { tx.Nodes.Put(gated("n1", 1<<30)); tx.Stamps.Put(moves) })
+			if got := get(t, s, "new"); got.Transfer != nil || got.Transferred == nil || !strings.Contains(got.Transferred.GivenUp, "free") {
+				t.Errorf("new moves to n1, which is full: %+v, %+v", got.Transfer, got.Transferred)
+			}
+		})
+	}
 }

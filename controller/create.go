@@ -51,8 +51,13 @@ func (c *Controller) Create(ctx context.Context, stamps []*bulkhead.Stamp, check
 	return err == nil, err
 }
 
-// create decides where the stamps go and writes them.
-func (r *reign) create(w *creation) error {
+// create decides where the stamps go and writes them. That does not end with the user's
+// patience: for a moment nobody would know whether they are there, and another might get
+// the same room.
+func (r *reign) create(ctx context.Context, w *creation) error {
+	if err := context.Cause(w.ctx); err != nil {
+		return err
+	}
 	view, now := r.c.Store.View(), r.c.Now()
 	for _, s := range w.stamps {
 		if _, ok := view.Stamps.Get(s.Name); ok {
@@ -64,7 +69,7 @@ func (r *reign) create(w *creation) error {
 	for s := queue.Next(); s != nil; s = queue.Next() {
 		steps = append(steps, r.decide(view, s, now))
 	}
-	err := r.leader.Update(w.ctx, func(tx *store.Tx) error {
+	err := r.leader.Update(ctx, func(tx *store.Tx) error {
 		if err := w.check(tx); err != nil {
 			return err
 		}
