@@ -136,10 +136,11 @@ func (s *server) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	life := &serverLife{s: s, cancel: cancel, ended: make(chan struct{})}
 	life.store = f.shared.Open(store.Config{Name: string(s.name)}, life)
+	leader := controller.New(controller.Config{Store: life.store, Log: f.log.With("controller", s.name), Now: s.now})
 	var err error
 	life.api, err = api.NewServer(api.Config{
 		Store: life.store, Sealer: seals{}, Name: s.name, Now: s.now, Version: "v1.4.0",
-		Forecast: controller.Forecast, Meetable: controller.Meetable, Target: controller.Target,
+		Forecast: controller.Forecast, Meetable: controller.Meetable, Create: leader.Create, Target: controller.Target,
 		Bundle:   func(_ context.Context, d bulkhead.Digest) (string, error) { return projects[d], nil },
 		HasImage: func(context.Context, bulkhead.Image) error { return nil },
 		Logger:   f.log.With("server", s.name),
@@ -148,8 +149,7 @@ func (s *server) start() {
 		f.t.Fatal(err)
 	}
 	for _, part := range []func(context.Context) error{
-		life.store.Run, life.store.Attend, life.api.Run,
-		controller.New(controller.Config{Store: life.store, Log: f.log.With("controller", s.name), Now: s.now}).Run,
+		life.store.Run, life.store.Attend, life.api.Run, leader.Run,
 	} {
 		life.parts.Go(func() {
 			if err := part(ctx); err != nil {

@@ -46,6 +46,10 @@ func tenants(f *farm) []*tenant {
 func (u *tenant) act(dice *rand.Rand, verb string) {
 	at, to := dice.IntN(serverCount), fmt.Sprintf("n%02d", 1+dice.IntN(nodeCount))
 	other := dice.IntN(serverCount)
+	patience := time.Minute
+	if dice.IntN(8) == 0 { // who has gone before the answer comes
+		patience = time.Duration(dice.Int64N(int64(30 * time.Millisecond)))
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.busy {
@@ -99,7 +103,7 @@ func (u *tenant) act(dice *rand.Rand, verb string) {
 	}
 	u.f.judge.schedule("operation", "%s %s by s%d", verb, u.name, at+1)
 	u.f.users.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		got, err := do(ctx)
 		u.done(verb, was, next, got, err)
