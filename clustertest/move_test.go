@@ -183,7 +183,7 @@ func (f *trio) oneWriter(stamp string) (end func()) {
 			select {
 			case <-stop:
 				return
-			case <-time.After(10 * time.Millisecond):
+			case <-time.After(25 * time.Millisecond):
 			}
 			var at []string
 			for _, n := range f.nodes {

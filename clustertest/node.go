@@ -267,10 +267,12 @@ func (n *Node) Until(most time.Duration, what string, ok func() error) {
 	n.T.Helper()
 	most *= patience()
 	var err error
-	for end := time.Now().Add(most); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	began := time.Now()
+	for time.Since(began) < most {
 		if err = ok(); err == nil {
 			return
 		}
+		time.Sleep(max(20*time.Millisecond, time.Since(began)/20)) // it tells the time within a twentieth
 	}
 	n.T.Fatalf("not within %s: %s: %v\nlog:\n%s", most, what, err, n.Log())
 }
