@@ -1,6 +1,9 @@
 package bulkhead
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -32,6 +35,11 @@ type Node struct {
 	// UID tells this membership from that of another machine that had the name
 	// before. Its certificate carries it. Set when the node joins.
 	UID string `json:"uid,omitempty"`
+	// Bound is what its join token or an operator has settled of its region, zone and
+	// labels, and Said what the machine itself says of them; Settle makes Region, Zone and
+	// Labels of both.
+	Bound Attributes `json:"bound,omitzero"`
+	Said  Attributes `json:"said,omitzero"`
 	// Cordoned by an operator: it keeps its stamps and gets no new ones.
 	Cordoned bool `json:"cordoned,omitempty"`
 	// Draining: an operator wants it empty. It gets no new stamps, and its stamps move
@@ -50,6 +58,61 @@ type Node struct {
 	// Spared is when its silence was last put down to something else than its own death:
 	// many were silent at once. Its silence before that does not count towards being lost.
 	Spared time.Time `json:"spared,omitzero"`
+}
+
+// Attributes are what placement asks of a node by names that people have chosen. What is
+// empty is left open.
+type Attributes struct {
+	Region string            `json:"region,omitempty"`
+	Zone   string            `json:"zone,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// IsZero tells whether everything is left open; JSON's omitzero asks.
+func (a Attributes) IsZero() bool { return a.Region == "" && a.Zone == "" && len(a.Labels) == 0 }
+
+// String is such as "region eu, label disk=ssd".
+func (a Attributes) String() string {
+	var out []string
+	if a.Region != "" {
+		out = append(out, "region "+a.Region)
+	}
+	if a.Zone != "" {
+		out = append(out, "zone "+a.Zone)
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.Labels)) {
+		out = append(out, "label "+name+"="+a.Labels[name])
+	}
+	return strings.Join(out, ", ")
+}
+
+// Against is what of a is otherwise in b. What one of them leaves open is not.
+func (a Attributes) Against(b Attributes) (out Attributes) {
+	if b.Region != "" && b.Region != a.Region {
+		out.Region = a.Region
+	}
+	if b.Zone != "" && b.Zone != a.Zone {
+		out.Zone = a.Zone
+	}
+	for name, value := range a.Labels {
+		if other, ok := b.Labels[name]; ok && other != value {
+			if out.Labels == nil {
+				out.Labels = map[string]string{}
+			}
+			out.Labels[name] = value
+		}
+	}
+	return out
+}
+
+// Settle makes the node's attributes: what is bound, and its own word for the rest.
+func (n *Node) Settle() {
+	n.Region, n.Zone = cmp.Or(n.Bound.Region, n.Said.Region), cmp.Or(n.Bound.Zone, n.Said.Zone)
+	n.Labels = maps.Clone(n.Said.Labels)
+	if n.Labels == nil && len(n.Bound.Labels) > 0 {
+		n.Labels = map[string]string{}
+	}
+	maps.Copy(n.Labels, n.Bound.Labels)
 }
 
 // Aside is data that nothing uses: of a stamp that was deleted, or that is another

@@ -2,6 +2,7 @@ package bulkhead_test
 
 import (
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -24,6 +25,36 @@ func TestParseLabel(t *testing.T) {
 	}
 	if err := (bulkhead.Node{Region: "eu west"}).CheckLabels(); err == nil {
 		t.Error("a region with a space passes")
+	}
+}
+
+func TestAttributes(t *testing.T) {
+	type labels = map[string]string
+	bound := bulkhead.Attributes{Region: "eu", Labels: labels{"disk": "ssd", "pool": ""}}
+	for _, c := range []struct {
+		said           bulkhead.Attributes
+		region, zone   string
+		labels         labels
+		against, holds string
+	}{
+		{bulkhead.Attributes{}, "eu", "", labels{"disk": "ssd", "pool": ""}, "", ""},
+		{bulkhead.Attributes{Region: "eu", Zone: "a", Labels: labels{"gpu": "x"}}, "eu", "a", labels{"disk": "ssd", "pool": "", "gpu": "x"}, "", ""},
+		{bulkhead.Attributes{Region: "us", Labels: labels{"disk": "hdd"}}, "eu", "", labels{"disk": "ssd", "pool": ""}, "region us, label disk=hdd", "region eu, label disk=ssd"},
+		{bulkhead.Attributes{Labels: labels{"pool": "gold"}}, "eu", "", labels{"disk": "ssd", "pool": ""}, "label pool=gold", "label pool="},
+	} {
+		n := bulkhead.Node{Bound: bound, Said: c.said}
+		n.Settle()
+		if n.Region != c.region || n.Zone != c.zone || !maps.Equal(n.Labels, c.labels) {
+			t.Errorf("it says %q: settled are %q, %q, %v", c.said, n.Region, n.Zone, n.Labels)
+		}
+		if against, holds := c.said.Against(bound).String(), bound.Against(c.said).String(); against != c.against || holds != c.holds {
+			t.Errorf("it says %q: against what is bound %q, which is %q", c.said, against, holds)
+		}
+	}
+	n := bulkhead.Node{Bound: bound}
+	n.Settle()
+	if n.Labels["disk"] = "hdd"; bound.Labels["disk"] != "ssd" {
+		t.Error("a node shares its labels with what it is bound to")
 	}
 }
 

@@ -34,6 +34,8 @@ type JoinToken struct {
 	Created time.Time `json:"created"`
 	By      string    `json:"by"` // the operator
 	Expires time.Time `json:"expires"`
+	// Bound is what the node that joins by it is held to.
+	Bound Attributes `json:"bound,omitzero"`
 
 	// Set when it is used.
 	Used  time.Time `json:"used,omitzero"`

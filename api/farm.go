@@ -1,10 +1,12 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -42,6 +44,20 @@ func (c *Client) CordonNode(ctx context.Context, name string, cordoned bool) (No
 	return out, c.call(ctx, http.MethodPost, "/v1/nodes/"+url.PathEscape(name)+verb, nil, nil, &out)
 }
 
+// NodeUpdate binds attributes of a node, or leaves them to its own word again.
+type NodeUpdate struct {
+	Region *string           `json:"region,omitempty" doc:"Empty: its own word"`
+	Zone   *string           `json:"zone,omitempty" doc:"Empty: its own word"`
+	Labels map[string]string `json:"labels,omitempty" doc:"Labels to bind; the others stay as they are"`
+	Unset  []string          `json:"unset,omitempty" doc:"Labels to leave to its own word"`
+}
+
+// UpdateNode changes what a node is bound to.
+func (c *Client) UpdateNode(ctx context.Context, name string, u NodeUpdate) (NodeView, error) {
+	var out NodeView
+	return out, c.call(ctx, http.MethodPatch, "/v1/nodes/"+url.PathEscape(name), nil, u, &out)
+}
+
 // NodeRemoved is what the removal of a node leads to.
 type NodeRemoved struct {
 	Node  bulkhead.NodeName    `json:"node"`
@@ -77,6 +93,17 @@ func (s *Server) registerFarm(hapi huma.API) {
 		return nil, s.removeServer(ctx, in.Name)
 	})
 	s.registerTokens(hapi)
+	register(s, hapi, operation{
+		method: http.MethodPatch, path: "/v1/nodes/{name}", id: "update-node", tag: "Nodes", summary: "Bind a node's region, zone and labels",
+		description: "What is bound holds against the node's own word. No stamp moves because of it.",
+	}, func(ctx context.Context, in *struct {
+		Name string `path:"name"`
+		Body NodeUpdate
+	},
+	) (*answer[NodeView], error) {
+		out, err := s.updateNode(ctx, in.Name, in.Body)
+		return &answer[NodeView]{out}, err
+	})
 	s.registerSnapshot(hapi)
 	for verb, cordoned := range map[string]bool{"cordon": true, "uncordon": false} {
 		summary := map[bool]string{true: "Keep new stamps off a node", false: "Let new stamps on a node again"}[cordoned]
@@ -187,6 +214,52 @@ func (s *Server) cordonNode(ctx context.Context, text string, cordoned bool) (No
 		return NodeView{}, err
 	}
 	return showNode(s.c.Store.View(), node), nil
+}
+
+func (s *Server) updateNode(ctx context.Context, text string, u NodeUpdate) (NodeView, error) {
+	name, err := bulkhead.ParseNodeName(text)
+	if err != nil {
+		return NodeView{}, err
+	}
+	var node bulkhead.Node
+	err = s.c.Store.Update(ctx, func(tx *store.Tx) error {
+		was, ok := tx.Nodes.Get(name)
+		if !ok {
+			return noNode(name)
+		}
+		node, _ = tx.Nodes.Get(name)
+		if u.Region != nil {
+			node.Bound.Region = *u.Region
+		}
+		if u.Zone != nil {
+			node.Bound.Zone = *u.Zone
+		}
+		for _, label := range u.Unset {
+			delete(node.Bound.Labels, label)
+		}
+		if node.Bound.Labels == nil {
+			node.Bound.Labels = map[string]string{}
+		}
+		maps.Copy(node.Bound.Labels, u.Labels)
+		node.Settle()
+		if err := node.CheckLabels(); err != nil {
+			return err
+		}
+		if is := node.Bound.String(); is != was.Bound.String() {
+			tx.Nodes.Put(node)
+			tx.Event(bulkhead.Event{Type: "node.bound", Node: name, Actor: actor(ctx), Message: fmt.Sprintf("node %s is bound to %s", name, cmp.Or(is, "nothing"))})
+		}
+		return nil
+	})
+	if err != nil {
+		return NodeView{}, err
+	}
+	return showNode(s.c.Store.View(), node), nil
+}
+
+// checkAttributes checks attributes that are to be bound.
+func checkAttributes(a bulkhead.Attributes) error {
+	return bulkhead.Node{Region: a.Region, Zone: a.Zone, Labels: a.Labels}.CheckLabels()
 }
 
 // changeNode changes what operators say of a node, with the event that change names;

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -128,10 +129,131 @@ func TestJoinRefusals(t *testing.T) {
 	foreign := f.token("node")
 	foreign.Fingerprint = strings.Repeat("0", 64)
 	refused("another farm's token", "another farm", bulkhead.ErrDenied, foreign, nil)
-	for _, spec := range []TokenSpec{{Role: "root"}, {Role: "node", Name: "ann"}, {Role: "node", Valid: "25h"}, {Role: "node", Valid: "-1s"}, {Role: "node", Valid: "soon"}} {
+	for _, spec := range []TokenSpec{
+		{Role: "root"},
+		{Role: "node", Name: "ann"},
+		{Role: "node", Bound: bulkhead.Attributes{Region: "eu west"}},
+		{Role: "server", Bound: bulkhead.Attributes{Region: "eu"}},
+		{Role: "viewer", Name: "ann", Bound: bulkhead.Attributes{Zone: "a"}},
+		{Role: "node", Valid: "25h"},
+		{Role: "node", Valid: "-1s"},
+		{Role: "node", Valid: "soon"},
+	} {
 		if _, err := f.CreateToken(t.Context(), spec); !errors.Is(err, bulkhead.ErrInvalid) {
 			t.Errorf("%+v: %v", spec, err)
 		}
+	}
+}
+
+// TestJoinBinds: what a token binds, a node is, whatever it says when it joins or later;
+// the rest is its own word.
+func TestJoinBinds(t *testing.T) {
+	f := newFixture(t)
+	f.nodeListener()
+	type labels = map[string]string
+	view := f.operatorToken(TokenSpec{Role: "node", Bound: bulkhead.Attributes{Region: "eu", Labels: labels{"disk": "ssd"}}})
+	token, err := keys.ParseJoinToken(view.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := f.Tokens(t.Context()); err != nil || all[0].Bound.String() != "region eu, label disk=ssd" {
+		t.Errorf("tokens: %+v, %v", all, err)
+	}
+	ask := joinRequest(t, "n1", keys.RoleNode)
+	refused := func(what, want string) {
+		t.Helper()
+		_, err := Join(t.Context(), f.listener, token, ask)
+		if !errors.Is(err, bulkhead.ErrDenied) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	ask.Said = bulkhead.Attributes{Region: "us", Zone: "a", Labels: labels{"disk": "ssd"}}
+	refused("another region", "the token says region eu, and n1 says region us")
+	ask.Said = bulkhead.Attributes{Region: "eu", Labels: labels{"disk": "hdd", "gpu": "x"}}
+	refused("another label", "the token says label disk=ssd, and n1 says label disk=hdd")
+	if k, _ := f.store.View().JoinTokens.Get(token.ID); !k.Used.IsZero() || f.store.View().Nodes.Len() != 0 {
+		t.Error("what was refused has changed something")
+	}
+	ask.Said = bulkhead.Attributes{Zone: "a"}
+	answer, err := Join(t.Context(), f.listener, token, ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	is := func(what, region, zone string, want labels) {
+		t.Helper()
+		n, err := f.Node(t.Context(), "n1")
+		if err != nil || n.Region != region || n.Zone != zone || !maps.Equal(n.Labels, want) {
+			t.Errorf("%s: %q, %q, %v; %v", what, n.Region, n.Zone, n.Labels, err)
+		}
+	}
+	is("a machine that says nothing of it", "eu", "a", labels{"disk": "ssd"})
+	ask.Said.Region = "us"
+	refused("the same machine once more, otherwise", "the token says region eu, and n1 says region us")
+
+	node := f.client(f.identity(keys.RoleNode, "n1", answer.UID))
+	session := func(a bulkhead.Attributes) {
+		t.Helper()
+		h := hello()
+		h.Node.Region, h.Node.Zone, h.Node.Labels = a.Region, a.Zone, a.Labels
+		h.Node.Bound = a // what is bound is not for it to say
+		s, err := node.Connect(t.Context(), h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for o := receive(t, s); !o.Synced; o = receive(t, s) { // its word is recorded by then
+		}
+		_ = s.Close()
+	}
+	disputes := func() (out []string) {
+		for e := range f.store.View().Events.All() {
+			if e.Type == "node.disputed" {
+				out = append(out, e.Message)
+			}
+		}
+		return out
+	}
+	session(bulkhead.Attributes{Region: "eu", Zone: "b", Labels: labels{"gpu": "x"}})
+	is("what is not bound", "eu", "b", labels{"disk": "ssd", "gpu": "x"})
+	if d := disputes(); len(d) > 0 {
+		t.Errorf("nothing is in dispute: %q", d)
+	}
+	liar := bulkhead.Attributes{Region: "us", Zone: "b", Labels: labels{"disk": "hdd"}}
+	session(liar)
+	session(liar)
+	is("a session that says otherwise", "eu", "b", labels{"disk": "ssd"})
+	request, err := keys.NewRequest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.way.Renew(t.Context(), request.PEM); err != nil {
+		t.Fatal(err)
+	}
+	session(liar)
+	is("after a new certificate", "eu", "b", labels{"disk": "ssd"})
+	if d := disputes(); len(d) != 1 || d[0] != "node n1 says region us, label disk=hdd; it is bound to region eu, label disk=ssd, which holds" {
+		t.Errorf("events: %q", d)
+	}
+	session(bulkhead.Attributes{Region: "us and more", Zone: "b"})
+	is("a region that is none", "eu", "b", labels{"disk": "ssd"})
+
+	// An operator binds and unbinds.
+	ch, zone, none := "ch", "z", ""
+	if n, err := f.UpdateNode(t.Context(), "n1", NodeUpdate{Region: &ch, Zone: &zone, Labels: labels{"pool": ""}, Unset: []string{"disk", "nothing"}}); err != nil || n.Bound.String() != "region ch, zone z, label pool=" {
+		t.Errorf("binding: %+v, %v", n.Bound, err)
+	}
+	is("bound by an operator", "ch", "z", labels{"disk": "hdd", "pool": ""})
+	session(liar)
+	is("and then a session", "ch", "z", labels{"disk": "hdd", "pool": ""})
+	if _, err := f.UpdateNode(t.Context(), "n1", NodeUpdate{Region: &none, Zone: &none, Unset: []string{"pool"}}); err != nil {
+		t.Error(err)
+	}
+	is("bound to nothing", "us", "b", labels{"disk": "hdd"})
+	wrong := "eu west"
+	if _, err := f.UpdateNode(t.Context(), "n1", NodeUpdate{Region: &wrong}); !errors.Is(err, bulkhead.ErrInvalid) {
+		t.Errorf("a region that is none: %v", err)
+	}
+	if _, err := f.UpdateNode(t.Context(), "n9", NodeUpdate{}); !errors.Is(err, bulkhead.ErrNotFound) {
+		t.Errorf("no such node: %v", err)
 	}
 }
 

@@ -17,12 +17,13 @@ import (
 
 // JoinRequest is what a machine says that wants to join the farm.
 type JoinRequest struct {
-	Token   string            `json:"token"`
-	Role    keys.Role         `json:"role"`
-	Name    bulkhead.NodeName `json:"name"`
-	Version string            `json:"version"`
-	Time    time.Time         `json:"time"`    // by its clock
-	Request []byte            `json:"request"` // for a certificate, PEM
+	Token   string              `json:"token"`
+	Role    keys.Role           `json:"role"`
+	Name    bulkhead.NodeName   `json:"name"`
+	Version string              `json:"version"`
+	Time    time.Time           `json:"time"`          // by its clock
+	Request []byte              `json:"request"`       // for a certificate, PEM
+	Said    bulkhead.Attributes `json:"said,omitzero"` // of a node, by its own word
 	// Server is how others reach it, if it is to be a server.
 	Server *bulkhead.Server `json:"server,omitempty"`
 }
@@ -146,28 +147,33 @@ func (n *nodeAPI) admit(ctx context.Context, in JoinRequest) (JoinAnswer, error)
 
 // redeem uses a token up and enters its machine into the state, in one step.
 func (n *nodeAPI) redeem(ctx context.Context, token keys.JoinToken, in JoinRequest, name bulkhead.NodeName, proof string, now time.Time) (used bulkhead.JoinToken, err error) {
-	again := "make another one: bulkhead token create"
+	another := "make another one: bulkhead token create"
 	if err := n.s.c.Store.Sync(ctx); err != nil { // a token that was made a moment ago at another server
 		return used, err
 	}
 	err = n.s.c.Store.Update(ctx, func(tx *store.Tx) error {
 		t, ok := tx.JoinTokens.Get(token.ID)
 		if !ok || subtle.ConstantTimeCompare([]byte(t.Hash), []byte(token.Hash())) != 1 {
-			return bulkhead.Errorf(bulkhead.ErrDenied, "the token is not known here: it was revoked, or never made").WithHint("%s", again)
+			return bulkhead.Errorf(bulkhead.ErrDenied, "the token is not known here: it was revoked, or never made").WithHint("%s", another)
 		}
 		if keys.Role(t.Role) != in.Role || token.Role != in.Role {
 			return bulkhead.Errorf(bulkhead.ErrDenied, "the token is for a %s, and this is to be a %s", t.Role, in.Role).
 				WithHint("bulkhead token create --role %s", in.Role)
 		}
-		if !t.Used.IsZero() {
-			if t.Proof == proof && t.Name == name && now.Before(t.Expires.Add(time.Hour)) {
-				used = t
-				return nil
-			}
-			return bulkhead.Errorf(bulkhead.ErrDenied, "the token was used already, by %s at %s", t.Name, t.Used.Format("2006-01-02 15:04:05Z")).WithHint("%s", again)
+		again := t.Proof == proof && t.Name == name && now.Before(t.Expires.Add(time.Hour))
+		switch {
+		case !t.Used.IsZero() && !again:
+			return bulkhead.Errorf(bulkhead.ErrDenied, "the token was used already, by %s at %s", t.Name, t.Used.Format("2006-01-02 15:04:05Z")).WithHint("%s", another)
+		case t.Used.IsZero() && !now.Before(t.Expires):
+			return bulkhead.Errorf(bulkhead.ErrDenied, "the token ran out at %s", t.Expires.Format("2006-01-02 15:04:05Z")).WithHint("%s", another)
 		}
-		if !now.Before(t.Expires) {
-			return bulkhead.Errorf(bulkhead.ErrDenied, "the token ran out at %s", t.Expires.Format("2006-01-02 15:04:05Z")).WithHint("%s", again)
+		if theirs := in.Said.Against(t.Bound); !theirs.IsZero() {
+			return bulkhead.Errorf(bulkhead.ErrDenied, "the token says %s, and %s says %s", t.Bound.Against(in.Said), name, theirs).
+				WithHint("start it as the token says, or without those flags; or make another token: bulkhead token create")
+		}
+		if !t.Used.IsZero() {
+			used = t
+			return nil
 		}
 		t.Used, t.Name, t.UID, t.Proof = now, name, keys.Generate(16), proof
 		switch in.Role {
@@ -176,7 +182,15 @@ func (n *nodeAPI) redeem(ctx context.Context, token keys.JoinToken, in JoinReque
 				return bulkhead.Errorf(bulkhead.ErrConflict, "a node %s is in the farm already, since %s", name, was.Joined.Format("2006-01-02")).
 					WithHint("choose another name with --node, or remove the old one: bulkhead node remove %s", name)
 			}
-			tx.Nodes.Put(bulkhead.Node{Name: name, UID: t.UID, Version: in.Version, Joined: now, Seen: now, Silent: now, State: bulkhead.NodeUnreachable})
+			node := bulkhead.Node{
+				Name: name, UID: t.UID, Version: in.Version, Joined: now, Seen: now, Silent: now, State: bulkhead.NodeUnreachable,
+				Bound: t.Bound, Said: in.Said,
+			}
+			node.Settle()
+			if err := node.CheckLabels(); err != nil {
+				return err
+			}
+			tx.Nodes.Put(node)
 			tx.Event(bulkhead.Event{Time: now, Type: "node.joined", Node: name, Actor: t.By, Message: fmt.Sprintf("node %s joined by a token of %s", name, t.By)})
 		case keys.RoleServer:
 			if _, ok := tx.Servers.Get(name); ok {

@@ -186,9 +186,20 @@ func (n *nodeAPI) enterReport(tx *store.Tx, name bulkhead.NodeName, r bulkhead.N
 func (n *nodeAPI) enterNode(tx *store.Tx, name bulkhead.NodeName, node bulkhead.Node) {
 	now := n.s.c.Now().UTC()
 	was, _ := tx.Nodes.Peek(name)
-	if err := node.CheckLabels(); err != nil {
+	err := node.CheckLabels()
+	node.Bound, node.Said = was.Bound, bulkhead.Attributes{Region: node.Region, Zone: node.Zone, Labels: node.Labels}
+	if err == nil {
+		node.Settle()
+		err = node.CheckLabels() // with those that are bound they may be too many
+	}
+	if err != nil {
 		n.s.c.Logger.Warn("node with wrong labels: they are left out", "node", name, "err", err)
-		node.Region, node.Zone, node.Labels = was.Region, was.Zone, was.Labels
+		node.Said, node.Region, node.Zone, node.Labels = was.Said, was.Region, was.Zone, was.Labels
+	}
+	if says := node.Said.Against(node.Bound).String(); says != "" && says != was.Said.Against(was.Bound).String() {
+		holds := node.Bound.Against(node.Said).String()
+		n.s.c.Logger.Warn("node says otherwise than what it is bound to, which holds", "node", name, "says", says, "bound", holds)
+		tx.Event(bulkhead.Event{Time: now, Type: "node.disputed", Node: name, Message: fmt.Sprintf("node %s says %s; it is bound to %s, which holds", name, says, holds)})
 	}
 	node.Aside = node.Aside[:min(len(node.Aside), bulkhead.MostAside)]
 	node.Name, node.UID, node.Joined = name, was.UID, was.Joined

@@ -28,6 +28,8 @@ type TokenView struct {
 	Created time.Time `json:"created"`
 	By      string    `json:"by" doc:"Operator who made it, or the server whose first one it is"`
 	Expires time.Time `json:"expires,omitzero" doc:"Left out: it does not"`
+	// Bound is what the node that joins by it is held to.
+	Bound bulkhead.Attributes `json:"bound,omitzero" doc:"Region, zone and labels that the node will have, whatever it says itself"`
 	// Token is shown once, to who makes it.
 	Token string `json:"token,omitempty" doc:"The token itself; only in the answer to its making"`
 	// Join is where the machine is to call.
@@ -39,6 +41,8 @@ type TokenSpec struct {
 	Role  string `json:"role" enum:"node,server,admin,viewer" doc:"What the machine will be, or what the operator may do"`
 	Name  string `json:"name,omitempty" doc:"The operator's; a machine brings its own"`
 	Valid string `json:"valid,omitempty" doc:"For how long, such as 10m. A machine's: 10m by default, at most 24h; an operator's: until it is revoked by default"`
+	// Bound is what the node will be held to.
+	Bound bulkhead.Attributes `json:"bound,omitzero" doc:"Region, zone and labels that the node will have, whatever it says itself"`
 }
 
 // CreateToken makes a token.
@@ -83,6 +87,9 @@ func (s *Server) registerTokens(hapi huma.API) {
 }
 
 func (s *Server) createToken(ctx context.Context, spec TokenSpec) (TokenView, error) {
+	if spec.Role != string(keys.RoleNode) && !spec.Bound.IsZero() {
+		return TokenView{}, bulkhead.Errorf(bulkhead.ErrInvalid, "only a token for a node binds a region, a zone or labels, and this one is for a %s", spec.Role)
+	}
 	if role, err := auth.ParseRole(spec.Role); err == nil {
 		return s.createOperatorToken(ctx, spec, role)
 	}
@@ -97,19 +104,26 @@ func (s *Server) createToken(ctx context.Context, spec TokenSpec) (TokenView, er
 	if err != nil || valid <= 0 || valid > 24*time.Hour {
 		return TokenView{}, bulkhead.Errorf(bulkhead.ErrInvalid, "%q is no time for a machine's token to be valid: more than nothing, at most 24h", spec.Valid)
 	}
+	if err := checkAttributes(spec.Bound); err != nil {
+		return TokenView{}, err
+	}
 	join, err := s.joinAddress(spec.Role)
 	if err != nil {
 		return TokenView{}, err
 	}
 	token, now := s.c.Authority.NewJoinToken(keys.Role(spec.Role)), s.c.Now().UTC()
-	record := bulkhead.JoinToken{ID: token.ID, Role: spec.Role, Hash: token.Hash(), Created: now, By: actor(ctx), Expires: now.Add(valid)}
+	record := bulkhead.JoinToken{ID: token.ID, Role: spec.Role, Hash: token.Hash(), Created: now, By: actor(ctx), Expires: now.Add(valid), Bound: spec.Bound}
+	what := fmt.Sprintf("token %s for a %s, valid until %s", record.ID, record.Role, record.Expires.Format("15:04:05Z"))
+	if !record.Bound.IsZero() {
+		what += ", bound to " + record.Bound.String()
+	}
 	stale := staleJoinTokens(s.c.Store.View(), now)
 	err = s.c.Store.Update(ctx, func(tx *store.Tx) error {
 		for _, id := range stale {
 			tx.JoinTokens.Delete(id)
 		}
 		tx.JoinTokens.Put(record)
-		tx.Event(bulkhead.Event{Time: now, Type: "token.created", Actor: record.By, Message: fmt.Sprintf("token %s for a %s, valid until %s", record.ID, record.Role, record.Expires.Format("15:04:05Z"))})
+		tx.Event(bulkhead.Event{Time: now, Type: "token.created", Actor: record.By, Message: what})
 		return nil
 	})
 	out := showJoinToken(record, now)
@@ -200,7 +214,7 @@ func (s *Server) listTokens() []TokenView {
 }
 
 func showJoinToken(t bulkhead.JoinToken, now time.Time) TokenView {
-	v := TokenView{ID: t.ID, Role: t.Role, Name: string(t.Name), State: "unused", Created: t.Created, By: t.By, Expires: t.Expires}
+	v := TokenView{ID: t.ID, Role: t.Role, Name: string(t.Name), State: "unused", Created: t.Created, By: t.By, Expires: t.Expires, Bound: t.Bound}
 	switch {
 	case !t.Used.IsZero():
 		v.State = "used"

@@ -1,19 +1,21 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"bulkhead"
+	"bulkhead/api"
 
 	"github.com/spf13/cobra"
 )
 
 func (c *command) nodeCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "node", Short: "Nodes of the farm: list, show, cordon, drain, remove", Aliases: []string{"nodes"}}
-	cmd.AddCommand(c.nodeList(), c.nodeShow(), c.nodeCordon(true), c.nodeCordon(false), c.nodeDrain(), c.nodeUndrain(), c.nodeRemove())
+	cmd := &cobra.Command{Use: "node", Short: "Nodes of the farm: list, show, label, cordon, drain, remove", Aliases: []string{"nodes"}}
+	cmd.AddCommand(c.nodeList(), c.nodeShow(), c.nodeLabel(), c.nodeCordon(true), c.nodeCordon(false), c.nodeDrain(), c.nodeUndrain(), c.nodeRemove())
 	return family(cmd)
 }
 
@@ -63,9 +65,9 @@ func (c *command) nodeShow() *cobra.Command {
 				for _, line := range [][2]string{
 					{"name", string(n.Name)},
 					{"state", c.paint(state.colour, state.text)},
-					{"region", n.Region},
-					{"zone", n.Zone},
-					{"labels", labels(n.Labels)},
+					{"region", n.Region + bound(n.Bound.Region != "", n.Bound.Region, n.Said.Region)},
+					{"zone", n.Zone + bound(n.Bound.Zone != "", n.Bound.Zone, n.Said.Zone)},
+					{"labels", labels(n.Node)},
 					{"gateway", n.Gateway},
 					{"session", string(n.Server)},
 					{"version", n.Version},
@@ -95,13 +97,82 @@ func (c *command) nodeShow() *cobra.Command {
 	}
 }
 
-// labels writes labels as they are given.
-func labels(m map[string]string) string {
+// labels writes a node's labels as they are given.
+func labels(n bulkhead.Node) string {
 	var out []string
-	for _, name := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, name+"="+m[name])
+	for _, name := range slices.Sorted(maps.Keys(n.Labels)) {
+		value, is := n.Bound.Labels[name]
+		out = append(out, name+"="+n.Labels[name]+bound(is, value, n.Said.Labels[name]))
 	}
 	return strings.Join(out, ", ")
+}
+
+// bound tells of an attribute whether it is, and what else the machine says.
+func bound(is bool, value, said string) string {
+	switch {
+	case !is:
+		return ""
+	case said != "" && said != value:
+		return " (bound; the machine says " + said + ")"
+	}
+	return " (bound)"
+}
+
+func (c *command) nodeLabel() *cobra.Command {
+	var region, zone string
+	cmd := &cobra.Command{
+		Use: "label NAME [LABEL=VALUE | LABEL-]...", Short: "Bind a node's labels, region and zone, whatever it says of itself",
+		Long: `Bind a node's labels, region and zone: they hold, whatever the machine says of itself.
+LABEL- leaves a label to the machine again, and an empty region or zone likewise. No
+stamp moves because of it; bulkhead plan placement lists those that should.`,
+		Example: `  bulkhead node label n3 disk=ssd gpu- --region eu`,
+		Args:    between(1, 2*bulkhead.MaxLabels, "NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var u api.NodeUpdate
+			var set []string
+			for _, text := range args[1:] {
+				if label, unset := strings.CutSuffix(text, "-"); unset && !strings.Contains(text, "=") {
+					u.Unset = append(u.Unset, label)
+				} else {
+					set = append(set, text)
+				}
+			}
+			var err error
+			if u.Labels, err = parseLabels(set); err != nil {
+				return err
+			}
+			if cmd.Flags().Changed("region") {
+				u.Region = &region
+			}
+			if cmd.Flags().Changed("zone") {
+				u.Zone = &zone
+			}
+			if len(args) == 1 && u.Region == nil && u.Zone == nil {
+				return usage(cmd, "nothing to bind: give LABEL=VALUE, LABEL-, --region or --zone")
+			}
+			n, err := c.client().UpdateNode(cmd.Context(), args[0], u)
+			if err != nil {
+				return err
+			}
+			return c.print(n, func() { c.say("node %s is bound to %s", n.Name, cmp.Or(n.Bound.String(), "nothing")) })
+		},
+	}
+	cmd.Flags().StringVar(&region, "region", "", "its region; empty: as the machine says")
+	cmd.Flags().StringVar(&zone, "zone", "", "its zone; empty: as the machine says")
+	return cmd
+}
+
+// parseLabels reads labels, NAME=VALUE each.
+func parseLabels(texts []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, text := range texts {
+		name, value, err := bulkhead.ParseLabel(text)
+		if err != nil {
+			return nil, err
+		}
+		out[name] = value
+	}
+	return out, nil
 }
 
 func (c *command) nodeCordon(cordoned bool) *cobra.Command {

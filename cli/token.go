@@ -16,14 +16,17 @@ func (c *command) tokenCommand() *cobra.Command {
 
 func (c *command) tokenCreate() *cobra.Command {
 	var spec api.TokenSpec
+	var labels []string
 	cmd := &cobra.Command{
 		Use: "create", Short: "Make a token by which one machine joins, once, or one for an operator",
 		Long: `Make a token. One for a node or a server lets one machine join, once, within ten
-minutes. One for an admin, who may do everything, or a viewer, who looks, lets the
+minutes; --region, --zone and --label bind the node: it has them whatever it says of
+itself, and is not let in if it says otherwise. One for an admin, who may do everything, or a viewer, who looks, lets the
 operator of that name use the API until it is revoked, or runs out by --ttl.
 
 A token is shown now and never again.`,
 		Example: `  bulkhead token create                                     for a node
+  bulkhead token create --region eu --label disk=ssd          for a node that is to be these
   bulkhead token create --role viewer --name ann --ttl 720h   for an operator`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -34,6 +37,10 @@ A token is shown now and never again.`,
 			if !machine && spec.Name == "" {
 				return usage(cmd, "a token for an operator needs a name: --name")
 			}
+			var err error
+			if spec.Bound.Labels, err = parseLabels(labels); err != nil {
+				return err
+			}
 			t, err := c.client().CreateToken(cmd.Context(), spec)
 			if err != nil {
 				return err
@@ -42,6 +49,9 @@ A token is shown now and never again.`,
 				c.say("%s", t.Token)
 				if machine {
 					c.say("for one %s, once, until %s", t.Role, t.Expires.UTC().Format("15:04:05Z"))
+					if !t.Bound.IsZero() {
+						c.say("which is bound to %s", t.Bound)
+					}
 					c.next("on the other machine: bulkhead %s --join %s --token TOKEN", verb, t.Join)
 					return
 				}
@@ -54,6 +64,9 @@ A token is shown now and never again.`,
 	cmd.Flags().StringVar(&spec.Name, "name", "", "name of the operator")
 	cmd.Flags().StringVar(&spec.Valid, "ttl", "", "for how long, such as 720h (default: 10m for a machine, at most 24h; without end for an operator)")
 	cmd.Flags().StringVar(&spec.Valid, "valid", "", "the same, by its earlier name")
+	cmd.Flags().StringVar(&spec.Bound.Region, "region", "", "region that the node will have, whatever it says itself")
+	cmd.Flags().StringVar(&spec.Bound.Zone, "zone", "", "likewise its zone")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "likewise a label, NAME=VALUE; may be repeated")
 	_ = cmd.Flags().MarkHidden("valid") // there is such a flag
 	return cmd
 }
@@ -75,9 +88,9 @@ func (c *command) tokenList() *cobra.Command {
 				return err
 			}
 			return c.print(tokens, func() {
-				t := newTable(2, "ID", "ROLE", "NAME", "STATE", "AGE", "EXPIRES", "BY")
+				t := newTable(2, "ID", "ROLE", "NAME", "STATE", "AGE", "EXPIRES", "BY", "BINDS")
 				for _, k := range tokens {
-					t.add(k.ID, k.Role, k.Name, k.State, c.age(k.Created), lifeEnd(k.Expires, "never"), k.By)
+					t.add(k.ID, k.Role, k.Name, k.State, c.age(k.Created), lifeEnd(k.Expires, "never"), k.By, k.Bound.String())
 				}
 				c.table(t)
 			})

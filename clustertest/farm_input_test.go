@@ -42,6 +42,8 @@ func wrongFarmInput(t *testing.T, f *trio) {
 	lines("a name that is taken", "a node n1 is in the farm already", with(good.Token, "--node", "n1")...)
 	lines("a label that is none", "is not NAME=VALUE", with(good.Token, "--label", "ssd")...)
 	lines("a region that is none", "region", with(good.Token, "--region", "eu west")...)
+	bound := s1.Token("node", "--region", "eu", "--label", "disk=ssd")
+	lines("another region and label than the token's", "the token says region eu, label disk=ssd, and x1 says region us, label disk=hdd", with(bound.Token, "--region", "us", "--label", "disk=hdd")...)
 	lines("no server there", "no server answers", "--join", f.net+".99:7071", "--token", good.Token)
 	lines("the wrong port", "no server answers", "--join", s1.IP+":7079", "--token", good.Token)
 

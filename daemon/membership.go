@@ -145,6 +145,8 @@ func (m *membership) join(ctx context.Context, c Config) error {
 	if c.Server {
 		server := c.asServer()
 		ask.Server = &server
+	} else {
+		ask.Said = bulkhead.Attributes{Region: c.Region, Zone: c.Zone, Labels: c.Labels}
 	}
 	c.Log.Info("joining the farm", "role", role, "name", c.Node, "at", c.Join)
 	answer, err := api.Join(ctx, c.Join, token, ask)
