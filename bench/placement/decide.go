@@ -72,7 +72,7 @@ func stamps(n int, w wish, r *rand.Rand) []*bulkhead.Stamp {
 const mostPerNode = 1
 
 // decide prints how many stamps a second get a place, on one core.
-func decide(ctx context.Context, sizes string, rounds, decisions int) error {
+func decide(ctx context.Context, sizes, terms string, rounds, decisions int) error {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the garbage collector's work counts, too
 	fmt.Printf("\nDecisions in a second of one core's time, each counted in the farm for the next (median of %d rounds of %d, but at most one for each node, after as many; in brackets the cost of one, the smallest farm's being 1)\n\n", rounds, decisions)
 	fmt.Printf("%-24s", "")
@@ -87,6 +87,9 @@ func decide(ctx context.Context, sizes string, rounds, decisions int) error {
 	}
 	fmt.Println()
 	for _, w := range wishes {
+		if !strings.Contains(w.name, terms) {
+			continue
+		}
 		fmt.Printf("%-24s", w.name)
 		base := 0.0
 		for _, n := range counts {
@@ -112,6 +115,9 @@ func decide(ctx context.Context, sizes string, rounds, decisions int) error {
 		fmt.Println()
 	}
 	fmt.Println("\n* the farm was full before the end")
+	if terms != "" {
+		return nil
+	}
 	return scan(counts, rounds)
 }
 

@@ -27,6 +27,7 @@ func main() {
 	decisions := flag.Int("decisions", 30_000, "decisions in a round")
 	nodes := flag.String("nodes", "1000,5000,10000,50000", "sizes of farms, the first is what others are compared with")
 	orders := flag.Int("orders", 10, "orders in which the trace is played: as it is, and shuffled")
+	terms := flag.String("terms", "", "only decisions whose terms contain this, such as racks; empty: all")
 	parts := flag.String("parts", "decide,trace,durable", "what to measure")
 	agents := flag.Int("agents", 5000, "simulated nodes of the durable part")
 	stamps := flag.Int("stamps", 50_000, "stamps of the durable part")
@@ -50,7 +51,7 @@ func main() {
 		var err error
 		switch part {
 		case "decide":
-			err = decide(ctx, *nodes, *rounds, *decisions)
+			err = decide(ctx, *nodes, *terms, *rounds, *decisions)
 		case "trace":
 			if *trace == "" {
 				fmt.Println("\nThe trace is left out: give its folder by -trace")
