@@ -29,7 +29,7 @@ type Farm struct {
 	// arriving are the stamps that move, as they count where they go to.
 	arriving map[bulkhead.StampName]*tenant
 	draining map[bulkhead.NodeName]bool
-	onNode   map[bulkhead.NodeName]map[bulkhead.StampName]*tenant // also of nodes that are not known
+	onNode   map[bulkhead.NodeName][]*tenant // also of nodes that are not known
 
 	kindOf map[string]int // names of extras
 	kinds  []string
@@ -42,11 +42,12 @@ type Farm struct {
 	count    int     // of placed stamps
 	revenue  int64   // theirs
 	products map[bulkhead.ProductName]*usage
-	zones    map[zone]*load
+	zones    map[zone]*domain
+	regions  map[string]*domain
 	rings    map[string]*load
-	apart    map[apartKey]map[string]int // how many stamps with the key are in a domain
-	spreads  map[spreadKey]map[string]int
-	lesser   map[int]int // how many stamps that may be preempted, by priority
+	apart    map[apartKey]map[*domain]int // how many stamps with the key are in a domain
+	spreads  map[string]*spread           // by attribute
+	lesser   map[int]int                  // how many stamps that may be preempted, by priority
 
 	views   map[string]*view
 	clock   uint64 // of uses of views
@@ -54,21 +55,12 @@ type Farm struct {
 	looser  uint64 // how often a refusal may have ended
 	sizes   sizes
 
-	// What one search notes: which nodes it has looked at, and those that will do.
+	// What one search notes: its number, by which it knows the nodes that it has looked
+	// at, those that will do, and room for what it puts together.
 	search uint64
-	seen   []uint64
-	found  []int32
+	found  []*place
+	key    []byte
 	tried  [][]bulkhead.UnitShare // of one node, while its cost is worked out
-}
-
-// zone is a zone of a region: zones of different regions are different ones.
-type zone struct{ region, name string }
-
-// load is how much of the farm's stamps is somewhere.
-type load struct {
-	count   int
-	revenue int64
-	nodes   int // open ones, of a zone
 }
 
 // usage is what the stamps of a product take together.
@@ -78,29 +70,20 @@ type usage struct {
 	count  int
 }
 
-// apartKey counts stamps with a key in the domains of a scope: all of them, or
-// those that let no other with that key into the domain.
-type apartKey struct {
-	scope  bulkhead.Scope
-	key    string
-	closed bool
-}
-
-type spreadKey struct {
-	product   bulkhead.ProductName
-	attribute string
-}
-
-// place is a node and what is left of it.
+// place is a node and what is left of it. What is read of every node that is
+// compared stands together, at the beginning: in a large farm most of it is not in
+// the processor's cache.
 type place struct {
-	node     bulkhead.Node
-	domains  [len(scopes)]string // by scope
-	open     bool                // takes stamps
-	capacity amounts
 	free     amounts
-	units    [][]int64 // by kind: what is free of each unit, thousandths
-	load     load
 	waste    waste
+	seen     uint64               // the last search that has looked at it
+	units    [][]int64            // by kind: what is free of each unit, thousandths
+	domains  [len(scopes)]*domain // by scope
+	load     load
+	capacity amounts
+	node     *bulkhead.Node
+	index    int  // in Farm.nodes
+	open     bool // takes stamps
 }
 
 // tenant is a stamp as it was counted.
@@ -140,10 +123,10 @@ func NewFarm(policy bulkhead.Policy) *Farm {
 	}
 	return &Farm{
 		policy: policy, byName: map[bulkhead.NodeName]int{},
-		stamps: map[bulkhead.StampName]*tenant{}, arriving: map[bulkhead.StampName]*tenant{}, draining: map[bulkhead.NodeName]bool{}, onNode: map[bulkhead.NodeName]map[bulkhead.StampName]*tenant{},
+		stamps: map[bulkhead.StampName]*tenant{}, arriving: map[bulkhead.StampName]*tenant{}, draining: map[bulkhead.NodeName]bool{}, onNode: map[bulkhead.NodeName][]*tenant{},
 		kindOf: map[string]int{}, largest: amounts{1, 1, 1, 1},
-		products: map[bulkhead.ProductName]*usage{}, zones: map[zone]*load{}, rings: map[string]*load{},
-		apart: map[apartKey]map[string]int{}, spreads: map[spreadKey]map[string]int{}, lesser: map[int]int{},
+		products: map[bulkhead.ProductName]*usage{}, zones: map[zone]*domain{}, regions: map[string]*domain{}, rings: map[string]*load{},
+		apart: map[apartKey]map[*domain]int{}, spreads: map[string]*spread{}, lesser: map[int]int{},
 		views: map[string]*view{}, refused: map[string]*bulkhead.Error{},
 		sizes: newSizes(),
 	}
@@ -182,23 +165,22 @@ func (f *Farm) kind(name string) int {
 // SetNode tells of a node that is new or has changed.
 func (f *Farm) SetNode(n bulkhead.Node) {
 	i, known := f.byName[n.Name]
-	if known && sameForPlacement(&f.nodes[i].node, &n) {
+	if known && sameForPlacement(f.nodes[i].node, &n) {
 		return
 	}
 	if known {
-		f.leave(i)
+		f.leave(f.nodes[i])
 	} else if last := len(f.unused) - 1; last >= 0 {
 		i, f.unused = f.unused[last], f.unused[:last]
 	} else {
 		i = len(f.nodes)
 		f.nodes = append(f.nodes, nil)
-		f.seen = append(f.seen, 0)
 	}
 	f.byName[n.Name] = i
 	if delete(f.draining, n.Name); n.Draining {
 		f.draining[n.Name] = true
 	}
-	p := &place{node: n, open: n.Takes(), domains: [...]string{string(n.Name), n.Region + "/" + n.Zone, n.Region}}
+	p := &place{node: &n, index: i, open: n.Takes(), domains: f.domains(&n)}
 	p.capacity = amountsOf(n.Capacity).minus(amountsOf(f.policy.Reserve))
 	p.capacity[cpu] = int64(float64(p.capacity[cpu]) * f.policy.CPUOvercommit)
 	if n.Capacity.PIDs == 0 { // not reported: not counted
@@ -220,7 +202,7 @@ func (f *Farm) SetNode(n bulkhead.Node) {
 		for k, units := range p.units {
 			f.extras[k] += int64(len(units)) * unit
 		}
-		f.zone(p).nodes++
+		p.zone().nodes++
 	}
 	for r := range f.largest {
 		f.largest[r] = max(f.largest[r], p.capacity[r])
@@ -234,14 +216,11 @@ func (f *Farm) SetNode(n bulkhead.Node) {
 	f.attributed(p, 1)
 	for _, v := range f.views {
 		if p.open && v.wants(p) {
-			v.put(p, i)
+			v.put(p)
 		}
 	}
 	f.loosen()
 }
-
-// mostUnits is how many units of an extra are counted on one node.
-const mostUnits = 1024
 
 // sameForPlacement tells whether nothing has changed that placement looks at.
 func sameForPlacement(a, b *bulkhead.Node) bool {
@@ -256,7 +235,7 @@ func (f *Farm) RemoveNode(name bulkhead.NodeName) {
 	if !known {
 		return
 	}
-	f.leave(i)
+	f.leave(f.nodes[i])
 	f.nodes[i] = nil
 	delete(f.byName, name)
 	delete(f.draining, name)
@@ -265,14 +244,13 @@ func (f *Farm) RemoveNode(name bulkhead.NodeName) {
 }
 
 // leave takes a node out of all that is added up over nodes.
-func (f *Farm) leave(i int) {
-	p := f.nodes[i]
+func (f *Farm) leave(p *place) {
 	for _, v := range f.views {
-		v.drop(i)
+		v.drop(p)
 	}
 	for _, t := range f.onNode[p.node.Name] {
 		t.taken = nil
-		z := f.zone(p)
+		z := p.zone()
 		z.count, z.revenue = z.count-1, z.revenue-t.terms.revenue
 	}
 	f.attributed(p, -1)
@@ -284,7 +262,7 @@ func (f *Farm) leave(i int) {
 	for k, units := range p.units {
 		f.extras[k] -= int64(len(units)) * unit
 	}
-	f.zone(p).nodes--
+	p.zone().nodes--
 }
 
 // attributed counts what is on a node in the domains that its attributes put it in.
@@ -292,54 +270,6 @@ func (f *Farm) attributed(p *place, sign int) {
 	for _, t := range f.onNode[p.node.Name] {
 		f.separate(p, t, sign)
 	}
-}
-
-// separate counts a stamp on a node for those that keep apart from it or spread
-// with it.
-func (f *Farm) separate(p *place, t *tenant, sign int) {
-	for _, a := range t.terms.apart {
-		for i, scope := range scopes {
-			count(f.apart, apartKey{scope, a.Key, false}, p.domains[i], sign)
-			if i <= breadth(a.Scope) {
-				count(f.apart, apartKey{scope, a.Key, true}, p.domains[i], sign)
-			}
-		}
-	}
-	for _, attribute := range t.terms.spread {
-		count(f.spreads, spreadKey{t.product, attribute}, p.node.Attribute(attribute), sign)
-	}
-}
-
-// count adds n to m[key][domain] and drops what is zero.
-func count[K comparable](m map[K]map[string]int, key K, domain string, n int) {
-	in := m[key]
-	if in == nil {
-		in = map[string]int{}
-		m[key] = in
-	}
-	if in[domain] += n; in[domain] == 0 {
-		delete(in, domain)
-		if len(in) == 0 {
-			delete(m, key)
-		}
-	}
-}
-
-// scopes are the failure domains, the narrowest first.
-var scopes = [...]bulkhead.Scope{bulkhead.ScopeNode, bulkhead.ScopeZone, bulkhead.ScopeRegion}
-
-// breadth is the index of a scope in scopes.
-func breadth(s bulkhead.Scope) int { return max(0, slices.Index(scopes[:], s)) }
-
-func (f *Farm) zone(p *place) *load { return loadOf(f.zones, zone{p.node.Region, p.node.Zone}) }
-
-func loadOf[K comparable](m map[K]*load, key K) *load {
-	l := m[key]
-	if l == nil {
-		l = &load{}
-		m[key] = l
-	}
-	return l
 }
 
 // On names the stamps of a node and those that move to it, in any order.
@@ -384,7 +314,7 @@ func (f *Farm) SetStamp(s *bulkhead.Stamp, releasing bool) {
 	if b := &f.policy.BlastRadius; b.Node > 0 || b.Zone > 0 || b.Ring > 0 { // more in all is more for each
 		f.loosen()
 	}
-	f.enter(t, s.Name)
+	f.enter(t)
 	f.setArriving(s)
 }
 
@@ -406,47 +336,41 @@ func (f *Farm) setArriving(s *bulkhead.Stamp) {
 	}
 	if old != nil {
 		delete(f.arriving, s.Name)
-		f.exit(old, arrivingKey(s.Name))
+		f.exit(old)
 		f.loosen()
 	}
 	if t != nil {
 		t.stamp = s
 		f.arriving[s.Name] = t
-		f.enter(t, arrivingKey(s.Name))
+		f.enter(t)
 	}
 }
 
-// arrivingKey is under what a stamp counts where it goes to. It is no stamp's name.
-func arrivingKey(name bulkhead.StampName) bulkhead.StampName { return name + " arriving" }
-
 // enter counts a tenant on its node.
-func (f *Farm) enter(t *tenant, key bulkhead.StampName) {
-	on := f.onNode[t.node]
-	if on == nil {
-		on = map[bulkhead.StampName]*tenant{}
-		f.onNode[t.node] = on
-	}
-	on[key] = t
+func (f *Farm) enter(t *tenant) {
+	f.onNode[t.node] = append(f.onNode[t.node], t)
 	if i, ok := f.byName[t.node]; ok {
 		p := f.nodes[i]
 		f.occupy(p, t)
 		f.separate(p, t, 1)
-		f.moved(i)
+		f.moved(p)
 	}
 }
 
 // exit undoes enter.
-func (f *Farm) exit(t *tenant, key bulkhead.StampName) {
+func (f *Farm) exit(t *tenant) {
 	on := f.onNode[t.node]
-	delete(on, key)
-	if len(on) == 0 {
+	last := len(on) - 1
+	on[slices.Index(on, t)] = on[last]
+	on[last] = nil
+	if f.onNode[t.node] = on[:last]; last == 0 {
 		delete(f.onNode, t.node)
 	}
 	if i, ok := f.byName[t.node]; ok {
 		p := f.nodes[i]
 		f.vacate(p, t)
 		f.separate(p, t, -1)
-		f.moved(i)
+		f.moved(p)
 	}
 }
 
@@ -465,11 +389,11 @@ func (f *Farm) RemoveStamp(name bulkhead.StampName) {
 		return
 	}
 	delete(f.stamps, name)
-	f.exit(t, name)
+	f.exit(t)
 	f.tally(t, -1)
 	if t := f.arriving[name]; t != nil {
 		delete(f.arriving, name)
-		f.exit(t, arrivingKey(name))
+		f.exit(t)
 	}
 	f.loosen()
 }
@@ -480,7 +404,11 @@ func (f *Farm) tally(t *tenant, sign int) {
 	f.count += sign
 	f.revenue += n * t.terms.revenue
 	if t.terms.ring != "" {
-		l := loadOf(f.rings, t.terms.ring)
+		l := f.rings[t.terms.ring]
+		if l == nil {
+			l = &load{}
+			f.rings[t.terms.ring] = l
+		}
 		l.count, l.revenue = l.count+sign, l.revenue+n*t.terms.revenue
 	}
 	if t.terms.preemptible && !t.data {
@@ -512,7 +440,7 @@ func (f *Farm) occupy(p *place, t *tenant) {
 	p.free = p.free.minus(t.request.amounts)
 	p.load.count++
 	p.load.revenue += t.terms.revenue
-	z := f.zone(p)
+	z := p.zone()
 	z.count, z.revenue = z.count+1, z.revenue+t.terms.revenue
 	t.taken = nil
 	for i := range t.request.extras {
@@ -539,7 +467,7 @@ func (f *Farm) vacate(p *place, t *tenant) {
 	p.free = p.free.plus(t.request.amounts)
 	p.load.count--
 	p.load.revenue -= t.terms.revenue
-	z := f.zone(p)
+	z := p.zone()
 	z.count, z.revenue = z.count-1, z.revenue-t.terms.revenue
 	for kind, shares := range t.taken {
 		p.take(kind, shares, -1)
@@ -548,56 +476,14 @@ func (f *Farm) vacate(p *place, t *tenant) {
 	p.waste.stale()
 }
 
-// take takes shares of units, or gives them back.
-func (p *place) take(kind int, shares []bulkhead.UnitShare, sign int64) {
-	for _, s := range shares {
-		p.units[kind][s.Unit] -= sign * s.Milli
-	}
-}
-
 // moved puts a node where it belongs in the views after its room has changed.
-func (f *Farm) moved(i int) {
-	if !f.nodes[i].open {
+func (f *Farm) moved(p *place) {
+	if !p.open {
 		return
 	}
 	for _, v := range f.views {
-		v.move(f.nodes[i], i)
+		v.move(p)
 	}
-}
-
-// allot chooses units for a request: whole ones that nobody has a part of, then
-// for each part, largest first, the fullest unit with room. ok tells whether
-// there was room for all.
-func (p *place) allot(e *extraRequest) (shares []bulkhead.UnitShare, ok bool) {
-	if e.kind >= len(p.units) {
-		return nil, false
-	}
-	units := p.units[e.kind]
-	whole := e.whole
-	for i, free := range units {
-		if whole > 0 && free == unit {
-			shares = append(shares, bulkhead.UnitShare{Unit: i, Milli: unit})
-			whole--
-		}
-	}
-	for _, part := range e.parts {
-		best, left := -1, int64(math.MaxInt64)
-		for i, free := range units {
-			for _, s := range shares {
-				if s.Unit == i {
-					free -= s.Milli
-				}
-			}
-			if free >= part && free < left {
-				best, left = i, free
-			}
-		}
-		if best < 0 {
-			return shares, false
-		}
-		shares = append(shares, bulkhead.UnitShare{Unit: best, Milli: part})
-	}
-	return shares, whole == 0
 }
 
 // fits tells whether a request has room on a node.
@@ -611,41 +497,4 @@ func (p *place) fits(r *request) bool {
 		}
 	}
 	return true
-}
-
-func (p *place) fitsExtra(e *extraRequest) bool {
-	if e.kind >= len(p.units) {
-		return false
-	}
-	units := p.units[e.kind]
-	switch {
-	case e.whole > 0 && len(e.parts) == 0:
-		n := 0
-		for _, free := range units {
-			if free == unit {
-				n++
-			}
-		}
-		return n >= e.whole
-	case e.whole == 0 && len(e.parts) == 1:
-		for _, free := range units {
-			if free >= e.parts[0] {
-				return true
-			}
-		}
-		return false
-	}
-	_, ok := p.allot(e)
-	return ok
-}
-
-// freeMilli is what is free of an extra, thousandths.
-func (p *place) freeMilli(kind int) int64 {
-	var n int64
-	if kind < len(p.units) {
-		for _, free := range p.units[kind] {
-			n += max(0, free)
-		}
-	}
-	return n
 }

@@ -37,8 +37,13 @@ type search struct {
 	limits  limits
 	// even tells that all candidates have the same value of what is spread first.
 	even bool
-	// kept are the domains that stamps to keep apart from have taken, by scope.
-	kept [len(scopes)][]map[string]int
+	kept []taken
+}
+
+// taken are the domains of a scope in which stamps to keep apart from are.
+type taken struct {
+	scope   int // an index of scopes
+	domains map[*domain]int
 }
 
 // limits are what the blast radius allows one node and one zone to carry.
@@ -86,7 +91,7 @@ func (f *Farm) Place(s *bulkhead.Stamp) (Decision, error) {
 const mostRefused = 1024
 
 func (f *Farm) refusalKey(q *search) string {
-	return fmt.Sprint(q.stamp.Product, q.request, q.terms.demands.key(), q.terms.apart, q.terms.priority, q.terms.ring, q.terms.revenue)
+	return fmt.Sprint(q.stamp.Product, q.request, string(q.terms.demands.appendKey(nil)), q.terms.apart, q.terms.priority, q.terms.ring, q.terms.revenue)
 }
 
 func (f *Farm) choose(q *search) (Decision, *bulkhead.Error) {
@@ -99,60 +104,39 @@ func (f *Farm) choose(q *search) (Decision, *bulkhead.Error) {
 	}
 	f.learn()
 	v := f.view(&q.terms.demands, &q.request)
-	looked, why := f.candidates(v, q), ""
+	looked := f.candidates(v, q)
 	if len(looked) == 0 {
 		return f.preempt(q)
 	}
 	best := f.best(looked, q)
-	if len(q.terms.spread) > 0 {
-		why = f.spreadReason(best, q)
-	}
-	p := f.nodes[best]
-	d := Decision{Node: p.node.Name, Reason: f.reason(p, q, len(looked), why)}
-	d.Units = f.grant(p, &q.request)
-	return d, nil
-}
-
-// grant chooses the units of extras on a node that has room.
-func (f *Farm) grant(p *place, r *request) map[string][]bulkhead.UnitShare {
-	if len(r.extras) == 0 {
-		return nil
-	}
-	units := map[string][]bulkhead.UnitShare{}
-	for i := range r.extras {
-		units[f.kinds[r.extras[i].kind]], _ = p.allot(&r.extras[i])
-	}
-	return units
+	return Decision{Node: best.node.Name, Units: f.grant(best, &q.request), Reason: f.reason(best, q, v, len(looked))}, nil
 }
 
 // candidates are nodes that will do: all of them in a small farm, else those that
 // are fullest in one way or the other, or emptiest if that is asked for. With a
 // spread they are of the value that has fewest of the product's stamps.
-func (f *Farm) candidates(v *view, q *search) []int32 {
+func (f *Farm) candidates(v *view, q *search) []*place {
 	f.search++
 	f.found = f.found[:0]
-	var l *layer
+	l, stamps := &v.whole, counts(nil)
 	if len(q.terms.spread) > 0 {
-		l = v.layer(f, q.terms.spread[0])
+		if over := v.layer(f, q.terms.spread[0]); over != nil {
+			l, stamps, q.even = over, over.spread.counts[q.stamp.Product], true
+		}
 	}
-	if l == nil {
-		f.look(v.whole.grids[""], v, q)
-		return f.found
-	}
-	q.even = true
-	counts := f.spreads[spreadKey{q.stamp.Product, l.attribute}]
 	var tried []bool
 	for range l.values {
 		next, least := -1, 0
-		for i, value := range l.values {
+		for i := range l.values {
 			if tried != nil && tried[i] {
 				continue
 			}
-			if n := counts[value]; next < 0 || n < least {
+			n := stamps.of(l.values[i].number)
+			if next < 0 || n < least {
 				next, least = i, n
 			}
 		}
-		f.look(l.grids[l.values[next]], v, q)
+		f.look(l.values[next].grid, v, q)
 		if len(f.found) > 0 {
 			break
 		}
@@ -195,24 +179,24 @@ func (f *Farm) look(g *grid, v *view, q *search) {
 			most, patience = 1, math.MaxInt
 		}
 		passed := 0
-		g.cells(row, column, pass == 1, emptiest, func(nodes []int32) bool {
+		g.cells(row, column, pass == 1, emptiest, func(nodes []*place) bool {
 			at := int(start % uint64(len(nodes)))
 			for range nodes {
-				i := nodes[at]
+				p := nodes[at]
 				if at++; at == len(nodes) {
 					at = 0
 				}
-				if f.seen[i] == f.search {
+				if p.seen == f.search {
 					continue
 				}
-				f.seen[i] = f.search
-				if !f.suits(f.nodes[i], q) {
+				p.seen = f.search
+				if !f.suits(p, q) {
 					if passed++; passed > patience {
 						return false
 					}
 					continue
 				}
-				if f.found = append(f.found, i); len(f.found) >= most {
+				if f.found = append(f.found, p); len(f.found) >= most {
 					return false
 				}
 			}
@@ -234,18 +218,16 @@ func (f *Farm) suits(p *place, q *search) bool {
 
 // keeps says why a node may not have the stamp though it has room; empty: it may.
 func (f *Farm) keeps(p *place, q *search) string {
-	for i := range scopes {
-		for _, taken := range q.kept[i] {
-			if taken[p.domains[i]] > 0 {
-				return "apart"
-			}
+	for _, k := range q.kept {
+		if k.domains[p.domains[k.scope]] > 0 {
+			return "apart"
 		}
 	}
 	l := &q.limits
 	if !l.node.admits(&p.load, q, l.floor) {
 		return "node"
 	}
-	if l.zone != unbounded && !l.zone.admits(f.zone(p), q, l.floor) {
+	if l.zone != unbounded && !l.zone.admits(p.zone(), q, l.floor) {
 		return "zone"
 	}
 	return ""
@@ -264,17 +246,21 @@ func (f *Farm) bounds(q *search) {
 	}
 	if share := f.policy.BlastRadius.Zone; share > 0 {
 		zones := 0
-		for _, l := range f.zones {
-			if l.nodes > 0 {
+		for _, z := range f.zones {
+			if z.load.nodes > 0 {
 				zones++
 			}
 		}
 		q.limits.zone = f.bound(q, share, zones)
 	}
 	for _, a := range q.terms.apart {
-		for i, scope := range scopes {
-			if taken := f.apart[apartKey{scope, a.Key, i > breadth(a.Scope)}]; len(taken) > 0 {
-				q.kept[i] = append(q.kept[i], taken)
+		b := breadth(a.Scope)
+		if in := f.apart[apartKey{a.Key, false}]; len(in) > 0 {
+			q.kept = append(q.kept, taken{b, in})
+		}
+		if in := f.apart[apartKey{a.Key, true}]; len(in) > 0 {
+			for i := b + 1; i < len(scopes); i++ {
+				q.kept = append(q.kept, taken{i, in})
 			}
 		}
 	}
@@ -350,21 +336,21 @@ func (f *Farm) quota(q *search) *bulkhead.Error {
 // best is the candidate with the fewest stamps in the values that stamps are
 // spread over, and of those the one that costs least; of equal ones the first by
 // name.
-func (f *Farm) best(candidates []int32, q *search) int32 {
-	best, least := int32(-1), math.Inf(1)
+func (f *Farm) best(candidates []*place, q *search) *place {
+	var best *place
+	least := math.Inf(1)
 	attributes := q.terms.spread
 	if q.even {
 		attributes = attributes[1:]
 	}
 	var fewest []int
-	for _, i := range candidates {
-		p := f.nodes[i]
+	for _, p := range candidates {
 		if len(attributes) > 0 {
 			counts := f.crowd(p, q, attributes)
 			switch c := slices.Compare(counts, fewest); {
-			case best >= 0 && c > 0:
+			case best != nil && c > 0:
 				continue
-			case best < 0 || c < 0:
+			case best == nil || c < 0:
 				fewest, least = counts, math.Inf(1)
 			}
 		}
@@ -374,8 +360,8 @@ func (f *Farm) best(candidates []int32, q *search) int32 {
 		} else {
 			cost = f.cost(p, &q.request)
 		}
-		if cost < least || cost == least && best >= 0 && p.node.Name < f.nodes[best].node.Name {
-			best, least = i, cost
+		if cost < least || cost == least && best != nil && p.node.Name < best.node.Name {
+			best, least = p, cost
 		}
 	}
 	return best
@@ -383,11 +369,12 @@ func (f *Farm) best(candidates []int32, q *search) int32 {
 
 // crowd is how many stamps of the product share the node's value of each attribute.
 func (f *Farm) crowd(p *place, q *search, attributes []string) []int {
-	counts := make([]int, len(attributes))
+	crowd := make([]int, len(attributes))
 	for i, attribute := range attributes {
-		counts[i] = f.spreads[spreadKey{q.stamp.Product, attribute}][p.node.Attribute(attribute)]
+		s := f.spread(attribute)
+		crowd[i] = s.counts[q.stamp.Product].of(s.number(p.node.Attribute(attribute)))
 	}
-	return counts
+	return crowd
 }
 
 // room is the smaller share of CPU and memory that is free.
@@ -396,8 +383,8 @@ func (f *Farm) room(p *place) float64 {
 }
 
 // reason says why that node.
-func (f *Farm) reason(p *place, q *search, looked int, why string) string {
-	b := make([]byte, 0, 160)
+func (f *Farm) reason(p *place, q *search, v *view, looked int) string {
+	b := make([]byte, 0, 256)
 	if q.terms.empty {
 		b = append(b, "most room"...)
 	} else {
@@ -411,31 +398,23 @@ func (f *Farm) reason(p *place, q *search, looked int, why string) string {
 		b = append(b, " nodes for "...)
 	}
 	b = f.appendRequest(b, &q.request)
-	if !q.terms.plain() {
-		b = append(b, q.terms.demands.String()...)
-	}
-	b = append(b, why...)
-	left := p.free.minus(q.request.amounts)
-	b = append(b, "; leaves "...)
-	b = appendText(b, cpu, left[cpu])
-	b = append(b, " and "...)
-	b = appendText(b, memory, left[memory])
-	return string(b)
-}
-
-func (f *Farm) spreadReason(best int32, q *search) string {
-	var b []byte
-	for i, n := range f.crowd(f.nodes[best], q, q.terms.spread) {
+	b = append(b, v.where...)
+	for i, n := range f.crowd(p, q, q.terms.spread) {
 		attribute := q.terms.spread[i]
 		b = append(b, "; "...)
 		b = append(b, strings.TrimPrefix(attribute, "node.")...)
 		b = append(b, ' ')
-		b = append(b, cmp.Or(f.nodes[best].node.Attribute(attribute), "(none)")...)
+		b = append(b, cmp.Or(p.node.Attribute(attribute), "(none)")...)
 		b = append(b, " had "...)
 		b = strconv.AppendInt(b, int64(n), 10)
 		b = append(b, " of product "...)
 		b = append(b, q.stamp.Product...)
 	}
+	left := p.free.minus(q.request.amounts)
+	b = append(b, "; leaves "...)
+	b = appendText(b, cpu, left[cpu])
+	b = append(b, " and "...)
+	b = appendText(b, memory, left[memory])
 	return string(b)
 }
 

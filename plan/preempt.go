@@ -28,7 +28,7 @@ func (f *Farm) preempt(q *search) (Decision, *bulkhead.Error) {
 	}
 	var best *offer
 	for _, p := range f.nodes {
-		if p == nil || !p.open || !q.terms.metBy(&p.node) || f.keeps(p, q) != "" {
+		if p == nil || !p.open || !q.terms.metBy(p.node) || f.keeps(p, q) != "" {
 			continue
 		}
 		victims := f.victims(p, q)

@@ -159,7 +159,7 @@ func (f *Farm) misplaced(t *tenant) string {
 	}
 	p := f.nodes[i]
 	for _, d := range t.terms.each() {
-		if !d.met(&p.node) {
+		if !d.met(p.node) {
 			return fmt.Sprintf("node %s is not %s any more", t.node, d)
 		}
 	}
@@ -172,8 +172,8 @@ func (f *Farm) misplaced(t *tenant) string {
 		}
 	}
 	for _, a := range t.terms.apart {
-		if b := breadth(a.Scope); f.apart[apartKey{scopes[b], a.Key, false}][p.domains[b]] > 1 {
-			return fmt.Sprintf("%s %s has another stamp to keep apart from (%s)", scopes[b], p.domains[b], a.Key)
+		if b := breadth(a.Scope); f.apart[apartKey{a.Key, false}][p.domains[b]] > 1 {
+			return fmt.Sprintf("%s %s has another stamp to keep apart from (%s)", scopes[b], p.domains[b].name, a.Key)
 		}
 	}
 	if share := f.policy.BlastRadius.Node; share > 0 {

@@ -21,7 +21,7 @@ func (f *Farm) refuse(q *search) *bulkhead.Error {
 		}
 		if p.open {
 			ready = append(ready, p)
-			if q.terms.metBy(&p.node) {
+			if q.terms.metBy(p.node) {
 				match = append(match, p)
 			}
 			continue
@@ -47,7 +47,7 @@ func (f *Farm) refuse(q *search) *bulkhead.Error {
 	case len(match) == 0:
 		nodes := make([]*bulkhead.Node, len(ready))
 		for i, p := range ready {
-			nodes[i] = &p.node
+			nodes[i] = p.node
 		}
 		return q.terms.unmet(nodes, known, bulkhead.ErrExhausted)
 	}

@@ -39,7 +39,8 @@ func (a amounts) minus(b amounts) amounts {
 
 // within tells whether a is at most b in everything.
 func (a *amounts) within(b *amounts) bool {
-	return a[cpu] <= b[cpu] && a[memory] <= b[memory] && a[disk] <= b[disk] && a[pids] <= b[pids]
+	// One branch, not four: which of them is short is hard to foretell.
+	return (b[cpu]-a[cpu])|(b[memory]-a[memory])|(b[disk]-a[disk])|(b[pids]-a[pids]) >= 0
 }
 
 func amountsOf(r bulkhead.Resources) amounts {
@@ -48,9 +49,6 @@ func amountsOf(r bulkhead.Resources) amounts {
 
 // thousandths is f × 1000, whole.
 func thousandths(f float64) int64 { return int64(math.Round(f * unit)) }
-
-// unit is one of an extra, in the thousandths in which it is counted.
-const unit = 1000
 
 // A task counts with a sixteenth of the processes that it may have, and with eight
 // at the least: the limit is there for the day on which one runs wild.
@@ -63,33 +61,6 @@ const (
 type request struct {
 	amounts
 	extras []extraRequest // by kind
-}
-
-// extraRequest is what a stamp needs of one extra: whole units, and parts that
-// each must come from one unit.
-type extraRequest struct {
-	kind  int // see Farm.kinds
-	whole int
-	parts []int64 // thousandths, largest first
-}
-
-// milli is all of it in thousandths.
-func (e *extraRequest) milli() int64 {
-	n := int64(e.whole) * unit
-	for _, p := range e.parts {
-		n += p
-	}
-	return n
-}
-
-// add takes one task's need along.
-func (e *extraRequest) add(amount float64) {
-	milli := thousandths(amount)
-	e.whole += int(milli / unit)
-	if part := milli % unit; part > 0 {
-		i, _ := slices.BinarySearchFunc(e.parts, part, func(a, b int64) int { return cmp.Compare(b, a) })
-		e.parts = slices.Insert(e.parts, i, part)
-	}
 }
 
 // request adds up what a stamp is counted with: the requests of every replica,
@@ -213,29 +184,34 @@ func (d *demands) plain() bool {
 	return d.pool == "" && len(d.regions) == 0 && len(d.zones) == 0 && len(d.constraints) == 0
 }
 
-// key tells the demands from others that a node may meet or not.
-func (d *demands) key() string {
+// appendKey writes what tells the demands from others that a node may meet or not.
+func (d *demands) appendKey(b []byte) []byte {
 	if d.plain() {
-		return ""
+		return b
 	}
-	var b strings.Builder
-	b.WriteString(d.pool)
+	b = append(b, d.pool...)
 	for _, r := range d.regions {
-		b.WriteString("\x00r")
+		b = append(b, "\x00r"...)
 		for _, name := range r {
-			b.WriteByte(' ')
-			b.WriteString(name)
+			b = append(b, ' ')
+			b = append(b, name...)
 		}
 	}
 	for _, z := range d.zones {
-		b.WriteString("\x00z")
-		b.WriteString(z)
+		b = append(b, "\x00z"...)
+		b = append(b, z...)
 	}
-	for _, c := range d.constraints {
-		b.WriteString("\x00c")
-		b.WriteString(c.String())
+	for i := range d.constraints {
+		c := &d.constraints[i]
+		b = append(b, "\x00c"...)
+		b = append(b, c.Attribute...)
+		if c.Not {
+			b = append(b, '!')
+		}
+		b = append(b, '=')
+		b = append(b, c.Value...)
 	}
-	return b.String()
+	return b
 }
 
 // String names the demands for people: "in region eu with node.labels.disk==ssd".

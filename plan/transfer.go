@@ -147,7 +147,7 @@ func (f *Farm) nodeOf(name bulkhead.NodeName) *bulkhead.Node {
 	if !ok {
 		return nil
 	}
-	return &f.nodes[i].node
+	return f.nodes[i].node
 }
 
 // Target chooses where a placed stamp could move: to that node, or for "" to the

@@ -341,8 +341,14 @@ func counted(f *Farm) string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(f.byName)) {
 		p := f.nodes[f.byName[name]]
-		fmt.Fprintln(&b, name, p.free, p.units, p.load, *f.zone(p), len(f.onNode[name]), f.draining[name])
+		fmt.Fprintln(&b, name, p.free, p.units, p.load, *p.zone(), len(f.onNode[name]), f.draining[name])
 	}
-	fmt.Fprintln(&b, f.apart, f.count, f.total, len(f.draining))
+	apart := map[string]int{}
+	for key, in := range f.apart {
+		for d, n := range in {
+			apart[fmt.Sprint(key, d.name)] += n
+		}
+	}
+	fmt.Fprintln(&b, apart, f.count, f.total, len(f.draining))
 	return b.String()
 }

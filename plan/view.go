@@ -15,7 +15,8 @@ import (
 // were used last.
 type view struct {
 	demands demands
-	kinds   []int // extras that the node must have
+	where   string // the demands in words
+	kinds   []int  // extras that the node must have
 	used    uint64
 	whole   layer
 	layers  map[string]*layer // by attribute
@@ -31,9 +32,16 @@ const mostValues = 256
 // layer divides nodes among grids by the value of one attribute.
 type layer struct {
 	attribute string // empty: all in one grid
-	slots     []slot // by node
-	grids     map[string]*grid
-	values    []string // of grids, sorted
+	spread    *spread
+	slots     []slot  // by node
+	values    []value // by name
+}
+
+// value is a value of a layer's attribute.
+type value struct {
+	name   string
+	number int // see spread
+	grid   *grid
 }
 
 // slot is where a node stands in a layer.
@@ -49,7 +57,7 @@ const levels = 64
 // grid keeps nodes by what they have free along two axes: memory and CPU, or an
 // extra and CPU for those that need the extra.
 type grid struct {
-	rows [levels]*[levels][]int32
+	rows [levels]*[levels][]*place
 	// Which cells are not empty: a bit per column of each row, and per row of each
 	// column.
 	inRow, inColumn [levels]uint64
@@ -79,12 +87,13 @@ const (
 // view finds or makes the view of a request. Demands that nobody made for long
 // give way.
 func (f *Farm) view(d *demands, r *request) *view {
-	key := d.key()
+	f.key = d.appendKey(f.key[:0])
 	for i := range r.extras {
-		key += "\x00e" + f.kinds[r.extras[i].kind]
+		f.key = append(f.key, "\x00e"...)
+		f.key = append(f.key, f.kinds[r.extras[i].kind]...)
 	}
 	f.clock++
-	v := f.views[key]
+	v := f.views[string(f.key)]
 	if v == nil {
 		if len(f.views) >= mostViews {
 			oldest := ""
@@ -95,14 +104,14 @@ func (f *Farm) view(d *demands, r *request) *view {
 			}
 			delete(f.views, oldest)
 		}
-		v = &view{demands: *d, layers: map[string]*layer{}}
+		v = &view{demands: *d, where: d.String(), layers: map[string]*layer{}}
 		for i := range r.extras {
 			v.kinds = append(v.kinds, r.extras[i].kind)
 		}
-		f.views[key] = v
-		for i, p := range f.nodes {
+		f.views[string(f.key)] = v
+		for _, p := range f.nodes {
 			if p != nil && p.open && v.wants(p) {
-				v.put(p, i)
+				v.put(p)
 			}
 		}
 	}
@@ -117,51 +126,61 @@ func (v *view) wants(p *place) bool {
 			return false
 		}
 	}
-	return v.demands.metBy(&p.node)
+	return v.demands.metBy(p.node)
 }
 
 // layer is the one of an attribute; nil if that has too many values.
 func (v *view) layer(f *Farm, attribute string) *layer {
 	l := v.layers[attribute]
 	if l == nil {
-		l = &layer{attribute: attribute}
+		l = &layer{attribute: attribute, spread: f.spread(attribute)}
 		v.layers[attribute] = l
 		for i, s := range v.whole.slots {
 			if s.grid != nil && len(l.values) <= mostValues {
-				l.put(v, f.nodes[i], i)
+				l.put(f.nodes[i], s.cell)
 			}
 		}
 	}
 	if len(l.values) > mostValues {
-		l.slots, l.grids = nil, nil // not worth keeping up
+		if l.slots != nil {
+			l.slots = nil // not worth keeping up
+			clear(l.values)
+		}
 		return nil
 	}
 	return l
 }
 
-func (v *view) put(p *place, i int) {
-	v.whole.put(v, p, i)
+func (v *view) put(p *place) {
+	cell := v.cell(p)
+	v.whole.put(p, cell)
 	for _, l := range v.layers {
 		if len(l.values) <= mostValues {
-			l.put(v, p, i)
+			l.put(p, cell)
 		}
 	}
 }
 
-func (v *view) drop(i int) {
-	v.whole.drop(i)
+func (v *view) drop(p *place) {
+	v.whole.drop(p)
 	for _, l := range v.layers {
-		l.drop(i)
+		l.drop(p)
 	}
 }
 
 // move puts a node into the cell where it belongs by now.
-func (v *view) move(p *place, i int) {
-	if i >= len(v.whole.slots) || v.whole.slots[i].grid == nil || v.whole.slots[i].cell == v.cell(p) {
+func (v *view) move(p *place) {
+	if p.index >= len(v.whole.slots) || v.whole.slots[p.index].grid == nil {
 		return
 	}
-	v.drop(i)
-	v.put(p, i)
+	cell := v.cell(p)
+	if v.whole.slots[p.index].cell == cell {
+		return
+	}
+	v.whole.move(p, cell)
+	for _, l := range v.layers {
+		l.move(p, cell)
+	}
 }
 
 // cell is where a node belongs in every grid of the view.
@@ -182,49 +201,68 @@ func (v *view) least(r *request) (row, column int) {
 	return row, level(r.amounts[cpu], shiftCPU)
 }
 
-func (l *layer) put(v *view, p *place, i int) {
-	value := ""
+// grid holds the nodes with a value, in order of which the values stand.
+func (l *layer) grid(p *place) *grid {
+	name := ""
 	if l.attribute != "" {
-		value = p.node.Attribute(l.attribute)
+		name = p.node.Attribute(l.attribute)
 	}
-	g := l.grids[value]
-	if g == nil {
-		g = &grid{}
-		if l.grids == nil {
-			l.grids = map[string]*grid{}
+	at, found := slices.BinarySearchFunc(l.values, name, func(v value, name string) int { return strings.Compare(v.name, name) })
+	if !found {
+		v := value{name: name, grid: &grid{}}
+		if l.spread != nil {
+			v.number = l.spread.number(name)
 		}
-		l.grids[value] = g
-		at, _ := slices.BinarySearchFunc(l.values, value, strings.Compare)
-		l.values = slices.Insert(l.values, at, value)
+		l.values = slices.Insert(l.values, at, v)
 	}
-	for len(l.slots) <= i {
-		l.slots = append(l.slots, slot{})
-	}
-	cell := v.cell(p)
-	row, column := cell/levels, cell%levels
-	if g.rows[row] == nil {
-		g.rows[row] = &[levels][]int32{}
-	}
-	in := &g.rows[row][column]
-	l.slots[i] = slot{g, cell, int32(len(*in))}
-	*in = append(*in, int32(i))
-	g.inRow[row] |= 1 << column
-	g.inColumn[column] |= 1 << row
+	return l.values[at].grid
 }
 
-func (l *layer) drop(i int) {
-	if i >= len(l.slots) || l.slots[i].grid == nil {
-		return
+func (l *layer) put(p *place, cell uint16) {
+	for len(l.slots) <= p.index {
+		l.slots = append(l.slots, slot{})
 	}
-	s := l.slots[i]
-	l.slots[i] = slot{}
+	l.slots[p.index] = l.grid(p).put(p, cell)
+}
+
+func (l *layer) drop(p *place) {
+	if p.index < len(l.slots) && l.slots[p.index].grid != nil {
+		l.take(l.slots[p.index])
+		l.slots[p.index] = slot{}
+	}
+}
+
+// move puts a node into another cell of its grid.
+func (l *layer) move(p *place, cell uint16) {
+	if p.index < len(l.slots) && l.slots[p.index].grid != nil {
+		l.take(l.slots[p.index])
+		l.slots[p.index] = l.slots[p.index].grid.put(p, cell)
+	}
+}
+
+// put adds a node to a cell.
+func (g *grid) put(p *place, cell uint16) slot {
+	row, column := cell/levels, cell%levels
+	if g.rows[row] == nil {
+		g.rows[row] = &[levels][]*place{}
+	}
+	in := &g.rows[row][column]
+	*in = append(*in, p)
+	g.inRow[row] |= 1 << column
+	g.inColumn[column] |= 1 << row
+	return slot{g, cell, int32(len(*in) - 1)}
+}
+
+// take takes the node of a slot out of its grid.
+func (l *layer) take(s slot) {
 	row, column := s.cell/levels, s.cell%levels
 	in := &s.grid.rows[row][column]
 	last := len(*in) - 1
 	if moved := (*in)[last]; int(s.at) != last {
 		(*in)[s.at] = moved
-		l.slots[moved].at = s.at
+		l.slots[moved.index].at = s.at
 	}
+	(*in)[last] = nil
 	*in = (*in)[:last]
 	if last == 0 {
 		s.grid.inRow[row] &^= 1 << column
@@ -234,7 +272,7 @@ func (l *layer) drop(i int) {
 
 // cells yields the cells at or above both levels that hold nodes, row by row or
 // column by column, those of the fullest nodes first or those of the emptiest.
-func (g *grid) cells(row, column int, byColumn, emptiest bool, yield func(nodes []int32) bool) {
+func (g *grid) cells(row, column int, byColumn, emptiest bool, yield func(nodes []*place) bool) {
 	lines, outer, inner := &g.inRow, row, column
 	if byColumn {
 		lines, outer, inner = &g.inColumn, column, row
