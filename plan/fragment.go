@@ -21,6 +21,11 @@ type sizes struct {
 	changes int // since usual was worked out
 	epoch   uint64
 	usual   []usualSize
+	weight  float64 // of all usual sizes: 1, but for rounding
+	extras  bool    // one of them needs some
+	// Room for less than least in one resource is of use to no usual size; room for most
+	// in each is of use to all that need no extras. Most nodes are the one or the other.
+	least, most amounts
 	// scarce is the resource of which the usual sizes ask most, compared with what
 	// the farm has: an index of amounts, or resources and an extra's kind.
 	scarce int
@@ -96,7 +101,7 @@ func (f *Farm) learn() {
 	for _, e := range all {
 		total += e.c.count
 	}
-	s.usual = s.usual[:0]
+	s.usual, s.weight, s.extras = s.usual[:0], 0, false
 	asked, extras := [resources]float64{}, make([]float64, len(f.kinds))
 	for _, e := range all {
 		u := usualSize{request: e.c.request, weight: float64(e.c.count) / float64(total)}
@@ -107,6 +112,14 @@ func (f *Farm) learn() {
 		for i := range u.extras {
 			extras[u.extras[i].kind] += u.weight * float64(u.extras[i].milli())
 		}
+		if len(s.usual) == 0 {
+			s.least, s.most = u.amounts, u.amounts
+		}
+		for i, n := range u.amounts {
+			s.least[i], s.most[i] = min(s.least[i], n), max(s.most[i], n)
+		}
+		s.weight += u.weight
+		s.extras = s.extras || len(u.extras) > 0
 		s.usual = append(s.usual, u)
 	}
 	s.scarce = cpu
@@ -149,6 +162,17 @@ func (f *Farm) useless(free *amounts, p *place) float64 {
 	if free[s.scarce] <= 0 {
 		return 0
 	}
+	return s.lost(free, p) * float64(free[s.scarce]) / float64(f.largest[s.scarce])
+}
+
+// lost is the weight of the usual sizes that do not fit.
+func (s *sizes) lost(free *amounts, p *place) float64 {
+	if !s.least.within(free) {
+		return s.weight
+	}
+	if s.most.within(free) && !s.extras {
+		return 0
+	}
 	lost := 0.0
 	for i := range s.usual {
 		u := &s.usual[i]
@@ -160,7 +184,7 @@ func (f *Farm) useless(free *amounts, p *place) float64 {
 			lost += u.weight
 		}
 	}
-	return lost * float64(free[s.scarce]) / float64(f.largest[s.scarce])
+	return lost
 }
 
 // uselessExtra counts, of an extra, what is free on units that a size cannot use;
