@@ -180,7 +180,8 @@ func (f *Farm) SetNode(n bulkhead.Node) {
 	if delete(f.draining, n.Name); n.Draining {
 		f.draining[n.Name] = true
 	}
-	p := &place{node: &n, index: i, open: n.Takes(), domains: f.domains(&n)}
+	own := n // not n itself, which would cost its memory for a node that has not changed, too
+	p := &place{node: &own, index: i, open: n.Takes(), domains: f.domains(&n)}
 	p.capacity = amountsOf(n.Capacity).minus(amountsOf(f.policy.Reserve))
 	p.capacity[cpu] = int64(float64(p.capacity[cpu]) * f.policy.CPUOvercommit)
 	if n.Capacity.PIDs == 0 { // not reported: not counted

@@ -442,7 +442,7 @@ func (f *Farm) appendRequest(b []byte, r *request) []byte {
 		} else {
 			b = append(b, ", "...)
 		}
-		b = append(b, inUnits(r.extras[i].milli())...)
+		b = appendUnits(b, r.extras[i].milli())
 		b = append(b, ' ')
 		b = append(b, f.kinds[r.extras[i].kind]...)
 	}
@@ -453,8 +453,7 @@ func (f *Farm) appendRequest(b []byte, r *request) []byte {
 func appendText(b []byte, resource int, n int64) []byte {
 	switch resource {
 	case cpu:
-		b = append(b, inUnits(n)...)
-		return append(b, " cores"...)
+		return append(appendUnits(b, n), " cores"...)
 	case pids:
 		b = strconv.AppendInt(b, n, 10)
 		return append(b, " processes"...)
@@ -468,4 +467,8 @@ func appendText(b []byte, resource int, n int64) []byte {
 func text(resource int, n int64) string { return string(appendText(nil, resource, n)) }
 
 // inUnits writes thousandths: "1.5".
-func inUnits(milli int64) string { return strconv.FormatFloat(float64(milli)/unit, 'f', -1, 64) }
+func inUnits(milli int64) string { return string(appendUnits(nil, milli)) }
+
+func appendUnits(b []byte, milli int64) []byte {
+	return strconv.AppendFloat(b, float64(milli)/unit, 'f', -1, 64)
+}
