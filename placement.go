@@ -295,9 +295,16 @@ type Policy struct {
 	// Moves is how many stamps move at a time, and how many moves the rebalancer
 	// proposes; 0: 8.
 	Moves int `json:"moves,omitempty"`
+	// CopyRate is how many bytes a second a node copies of the data of stamps that move
+	// to it, all of them together; 0: as many as it can. The last copy of a stamp, while
+	// it stands still, is not bounded.
+	CopyRate int64 `json:"copyRate,omitempty"`
 	// Rebalance lets the farm make the moves that it proposes.
 	Rebalance bool `json:"rebalance,omitempty"`
 }
+
+// leastCopyRate keeps a slow copy from passing for one that is stuck.
+const leastCopyRate = 1 << 20
 
 // Tier is a class of stamps.
 type Tier struct {
@@ -389,6 +396,9 @@ func (p Policy) Validate() error {
 	}
 	if p.BlastRadius.Floor < 0 || p.Sample < 0 || p.Moves < 0 {
 		fault("blastRadius.floor, sample, moves", "give 0 or more")
+	}
+	if p.CopyRate != 0 && p.CopyRate < leastCopyRate {
+		fault("copyRate", "%d: give bytes a second, at least %d, or 0 for no bound", p.CopyRate, leastCopyRate)
 	}
 	return Faulty("the policy is refused", faults)
 }

@@ -115,6 +115,7 @@ func TestPolicyValidate(t *testing.T) {
 	}
 	for want, bad := range map[string]Policy{
 		"cpuOvercommit":             {CPUOvercommit: 0.5},
+		"copyRate":                  {CopyRate: 1000},
 		"reserve.memory":            {Reserve: Resources{Memory: -1}},
 		"reserve.extras":            {Reserve: Resources{Extras: map[string]float64{"gpu": 1}}},
 		"tiers":                     {Tiers: map[string]Tier{"a b": {}}},

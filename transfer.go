@@ -79,6 +79,7 @@ type Fetch struct {
 	From   Peer    `json:"from"`
 	Bundle Digest  `json:"bundle,omitempty"`
 	Images []Image `json:"images,omitempty"`
+	Rate   int64   `json:"rate,omitempty"` // Policy.CopyRate
 	// Last: the stamp stops where it is, and the next copy is the one that counts.
 	Last bool `json:"last,omitempty"`
 }

@@ -31,6 +31,7 @@ import (
 	"bulkhead/plan"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 )
 
 // Config is what an agent works with. Every field but those with a default is
@@ -78,6 +79,7 @@ type Agent struct {
 	farm    *farm
 	places  chan struct{} // one for every task that is being made or cleared away
 	reports *reports
+	pace    *rate.Limiter // of bytes that are copied of stamps that come
 
 	settled chan struct{} // see Settled
 	settle  func()        // closes it
@@ -113,7 +115,7 @@ func New(c Config) *Agent {
 	return &Agent{
 		settled: settled, settle: sync.OnceFunc(func() { close(settled) }),
 		c: c, log: c.Log, disk: d, farm: newFarm(d, name), node: name, places: make(chan struct{}, c.Parallel),
-		reports: newReports(), stamps: map[bulkhead.StampName]*stampLoop{}, copies: map[string]*incoming{}, runOn: map[bulkhead.StampName]string{},
+		reports: newReports(), pace: rate.NewLimiter(rate.Inf, paceStep), stamps: map[bulkhead.StampName]*stampLoop{}, copies: map[string]*incoming{}, runOn: map[bulkhead.StampName]string{},
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"bulkhead/plan"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 )
 
 // A stamp moves in steps that the controller records (plan.Transfer). This node takes
@@ -59,6 +60,11 @@ type incoming struct {
 
 // fetch begins to copy a stamp, or hears that the next copy is the last.
 func (a *Agent) fetch(order bulkhead.Fetch) {
+	most := rate.Inf
+	if order.Rate > 0 {
+		most = rate.Limit(order.Rate)
+	}
+	a.pace.SetLimit(most) // the farm's: every order has the same
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if in := a.copies[order.Move]; in != nil {
@@ -290,7 +296,7 @@ func (in *incoming) pass(ctx context.Context, last bool, before int64) (bytes in
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	other := patient{conn}
+	other := paced{patient{conn}, in, ctx}
 	if err := writeMessage(other, copyRequest{order.StampRef, order.Move, last}); err != nil {
 		return 0, 0, fmt.Errorf("ask node %s for the data: %w", order.From.Node, err)
 	}
@@ -458,6 +464,28 @@ func (p patient) Read(b []byte) (int, error) {
 func (p patient) Write(b []byte) (int, error) {
 	_ = p.SetWriteDeadline(time.Now().Add(patience))
 	return p.Conn.Write(b)
+}
+
+// paced takes what is copied no faster than the farm's policy has it; the other end
+// waits then. From the switch on requests wait for the stamp, and nothing else does.
+type paced struct {
+	net.Conn
+	in  *incoming
+	ctx context.Context
+}
+
+// paceStep is how much is taken at a time, in bytes.
+const paceStep = 256 << 10
+
+func (p paced) Read(b []byte) (int, error) {
+	n, err := p.Conn.Read(b[:min(len(b), paceStep)])
+	if p.in.last() {
+		return n, err
+	}
+	if pause := p.in.a.pace.ReserveN(time.Now(), n).Delay(); pause > 0 {
+		_ = p.in.wait(p.ctx, false, pause) // whose end closes the connection
+	}
+	return n, err
 }
 
 // mostMessage bounds what two agents say to each other before data.

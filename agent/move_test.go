@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,7 @@ type pair struct {
 	t     *testing.T
 	nodes map[bulkhead.NodeName]*moveNode
 	stamp bulkhead.Stamp
+	rate  int64 // of the policy
 }
 
 // moveNode is one of them. What is on it outlives its agent.
@@ -56,7 +58,9 @@ type moveData struct {
 	coming   map[string]string // by move
 	whole    map[string]bool   // moves whose copy is complete
 	wrong    []string
-	troubles int // passes that fail
+	troubles int          // passes that fail
+	bulk     int64        // bytes that every pass gives beside the text
+	got      atomic.Int64 // bytes of these that have come
 }
 
 func (d *moveData) write(uid, text string) {
@@ -77,8 +81,22 @@ func (d *moveData) Send(_ context.Context, conn io.ReadWriter, s bulkhead.StampR
 		d.wrong = append(d.wrong, fmt.Sprintf("the last copy is given while %d tasks run", n))
 		d.mu.Unlock()
 	}
-	return writeMessage(conn, d.read(s.UID))
+	if err := writeMessage(conn, d.read(s.UID)); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	bulk := d.bulk
+	d.mu.Unlock()
+	if err := writeMessage(conn, bulk); err != nil {
+		return err
+	}
+	_, err := io.CopyN(conn, zeros{}, bulk)
+	return err
 }
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 
 func (d *moveData) Fetch(_ context.Context, conn io.ReadWriter, _ bulkhead.StampRef, move string, last bool, told func(int64)) (int64, int, error) {
 	d.mu.Lock()
@@ -91,6 +109,17 @@ func (d *moveData) Fetch(_ context.Context, conn io.ReadWriter, _ bulkhead.Stamp
 	var text string
 	if err := readMessage(conn, &text); err != nil {
 		return 0, 0, err
+	}
+	var bulk int64
+	if err := readMessage(conn, &bulk); err != nil {
+		return 0, 0, err
+	}
+	for left := bulk; left > 0; {
+		n, err := io.CopyN(io.Discard, conn, min(left, 64<<10))
+		d.got.Add(n)
+		if left -= n; err != nil {
+			return 0, 0, err
+		}
 	}
 	told(int64(len(text)))
 	d.mu.Lock()
@@ -250,7 +279,7 @@ func (p *pair) settle(d time.Duration) {
 // phase takes the move to a phase, as the servers would tell it.
 func (p *pair) phase(phase bulkhead.TransferPhase) {
 	p.stamp.Transfer = &bulkhead.Transfer{ID: "m1", From: "n1", To: "n2", ToUID: "uid-n2", Phase: phase}
-	fetch := bulkhead.NodeOrder{Fetch: &bulkhead.Fetch{StampRef: ref(p.stamp), Move: "m1", From: bulkhead.Peer{Node: "n1"}}}
+	fetch := bulkhead.NodeOrder{Fetch: &bulkhead.Fetch{StampRef: ref(p.stamp), Move: "m1", From: bulkhead.Peer{Node: "n1"}, Rate: p.rate}}
 	switch synced := (bulkhead.NodeOrder{Synced: true}); phase {
 	case bulkhead.TransferSwitching:
 		p.stamp.Epoch++
@@ -343,6 +372,45 @@ func TestMove_Agents(t *testing.T) {
 		}
 		if got := len(two.s.heard); got > 6 {
 			t.Errorf("n2 has reported %d times", got)
+		}
+	})
+}
+
+// TestMove_Paced: what comes keeps to the rate of the farm's policy, as it is by now, and
+// is as fast as it can be once the stamp stands still.
+func TestMove_Paced(t *testing.T) {
+	movePair(t, func(p *pair) {
+		one, two := p.nodes["n1"], p.nodes["n2"]
+		const rate = 4 << 20
+		one.data.bulk, p.rate = 64<<20, rate
+		came := func(d time.Duration, rate float64) {
+			t.Helper()
+			before := two.data.got.Load()
+			p.settle(d)
+			if got := float64(two.data.got.Load() - before); got < 0.9*rate*d.Seconds() || got > 1.1*rate*d.Seconds() {
+				t.Errorf("%.1f MiB came in %s, at a rate of %.1f MiB a second", got/(1<<20), d, rate/(1<<20))
+			}
+		}
+		p.phase(bulkhead.TransferCopying)
+		came(5*time.Second, rate)
+		p.rate = 2 * rate
+		p.phase(bulkhead.TransferCopying)
+		came(5*time.Second, 2*rate)
+		if s := two.s.last().State; s != bulkhead.ArrivalCopying {
+			t.Errorf("after 60 of 64 MiB n2 says %s", s)
+		}
+		p.settle(time.Second)
+		if s := two.s.last().State; s != bulkhead.ArrivalReady {
+			t.Errorf("after 64 MiB n2 says %s", s)
+		}
+		p.settle(passAgain) // another pass has begun
+		if two.data.got.Load() == 64<<20 {
+			t.Error("nothing came to keep the copy fresh")
+		}
+		p.phase(bulkhead.TransferSwitching)
+		p.settle(time.Second)
+		if s, got := two.s.last().State, two.data.got.Load(); s != bulkhead.ArrivalComplete || got != 3*64<<20 {
+			t.Errorf("a second after the switch n2 says %s, and %d MiB have come in all", s, got>>20)
 		}
 	})
 }

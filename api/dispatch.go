@@ -55,6 +55,12 @@ func (d *dispatcher) dispatch(changed []store.Change) {
 			}
 		case c.Table == store.Stamps:
 			d.stampLocked(view, bulkhead.StampName(c.Key))
+		case c.Table == store.Policies: // it says how fast stamps that move are copied
+			for stamp := range view.Stamps.All() {
+				if m := stamp.Transfer; m != nil && d.sessions[m.To] != nil {
+					d.sessions[m.To].inbox.stamp(stamp.Name)
+				}
+			}
 		case c.Table == store.Nodes:
 			if s := d.sessions[bulkhead.NodeName(c.Key)]; s != nil {
 				s.inbox.node()

@@ -293,9 +293,10 @@ func showMove(view *store.Snapshot, st *bulkhead.Stamp) *StampMove {
 func (session *nodeSession) tellFetch(view *store.Snapshot, stamp bulkhead.Stamp, name bulkhead.StampName, conn NodeConn) error {
 	was, had := session.asked[name]
 	m := stamp.Transfer
+	rate := view.Policy().CopyRate
 	wanted := m != nil && m.To == session.node && (m.Phase == bulkhead.TransferCopying || m.Phase == bulkhead.TransferSwitching)
 	switch {
-	case !wanted && !had, wanted && had && was.Move == m.ID && was.Last == stamp.Switching():
+	case !wanted && !had, wanted && had && was.Move == m.ID && was.Last == stamp.Switching() && was.Rate == rate:
 		return nil
 	case had && (!wanted || was.Move != m.ID):
 		delete(session.asked, name)
@@ -311,7 +312,7 @@ func (session *nodeSession) tellFetch(view *store.Snapshot, stamp bulkhead.Stamp
 	from, _ := view.Nodes.Get(m.From)
 	fetch := bulkhead.Fetch{
 		StampRef: bulkhead.StampRef{Name: name, UID: stamp.UID, Epoch: stamp.Epoch},
-		Move:     m.ID, From: bulkhead.Peer{Node: m.From, UID: from.UID, Gateway: from.Gateway}, Bundle: stamp.Bundle, Last: stamp.Switching(),
+		Move:     m.ID, From: bulkhead.Peer{Node: m.From, UID: from.UID, Gateway: from.Gateway}, Bundle: stamp.Bundle, Rate: rate, Last: stamp.Switching(),
 	}
 	for _, s := range stamp.Services {
 		if !slices.ContainsFunc(fetch.Images, func(i bulkhead.Image) bool { return i.Digest == s.Image.Digest }) {

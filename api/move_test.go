@@ -185,6 +185,10 @@ func TestMove_Sessions(t *testing.T) {
 	if text := fmt.Sprintf("%+v", *o.Fetch); strings.Contains(text, "PASSWORD") {
 		t.Errorf("n2 hears of secrets: %s", text)
 	}
+	f.update(func(tx *store.Tx) { tx.Policies.Put(bulkhead.Policy{CopyRate: 5 << 20}) })
+	if o := next(t, sessions["n2"]); o.Fetch == nil || o.Fetch.Move != "m1" || o.Fetch.Rate != 5<<20 {
+		t.Errorf("of a new policy n2 hears %+v", o)
+	}
 	arrival := func(state bulkhead.ArrivalState, move string) bulkhead.NodeReport {
 		return bulkhead.NodeReport{Arrival: &bulkhead.Arrival{Name: "acme", Move: move, Node: "n2", State: state}}
 	}

@@ -178,7 +178,8 @@ func (c *command) planPolicy() *cobra.Command {
     trial: {preemptible: true}
   quotas:
     shop: {limit: {cpu: 100}, stamps: 500, weight: 2}
-  blastRadius: {node: 0.1, zone: 0.4, ring: 0.5, floor: 10}`,
+  blastRadius: {node: 0.1, zone: 0.4, ring: 0.5, floor: 10}
+  copyRate: 104857600                                     # bytes a second that a node copies of stamps that move to it`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if set == "" {
