@@ -6,6 +6,7 @@ package bulkhead
 type NodeOrder struct {
 	Assign *Assignment    `json:"assign,omitempty"` // run, stop or delete this stamp, as its Desired says
 	Forget *StampRef      `json:"forget,omitempty"` // the stamp is no longer this node's
+	Purge  *StampRef      `json:"purge,omitempty"`  // destroy whatever is left of the stamp, and say when it is done
 	Synced bool           `json:"synced,omitempty"`
 	Stream *StreamRequest `json:"stream,omitempty"` // dial back with a stream
 
@@ -61,6 +62,8 @@ type NodeReport struct {
 	Event  *Event       `json:"event,omitempty"`
 	// Arrival answers a Fetch.
 	Arrival *Arrival `json:"arrival,omitempty"`
+	// Purged answers Purge: nothing is left of the stamp.
+	Purged *StampRef `json:"purged,omitempty"`
 }
 
 // StreamRequest asks a node to open a stream for a user: log lines or a command

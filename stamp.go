@@ -49,6 +49,9 @@ type Stamp struct {
 
 	// Set by the controller.
 	Node NodeName `json:"node,omitempty"`
+	// Former are the nodes that had it before, the latest last, the node that has it now
+	// perhaps among them. When it is purged, they are told.
+	Former []Membership `json:"former,omitempty"`
 	// Epoch fences writers: it grows with every grant of the stamp to a node, and when
 	// a grant is taken back; whoever acts under an older one is refused.
 	Epoch     int64  `json:"epoch,omitempty"`

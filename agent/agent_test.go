@@ -353,6 +353,7 @@ type server struct {
 	sessions []*session
 	status   map[bulkhead.StampName]bulkhead.StampStatus
 	events   []string
+	purged   []bulkhead.StampRef
 }
 
 func (s *server) Connect(ctx context.Context, _ bulkhead.NodeReport) (Session, error) {
@@ -413,6 +414,17 @@ func (s *server) of(name bulkhead.StampName) bulkhead.StampStatus {
 	return s.status[name]
 }
 
+// buried are the UIDs of the stamps of which nothing is left.
+func (s *server) buried() (uids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ref := range s.purged {
+		uids = append(uids, ref.UID)
+	}
+	slices.Sort(uids)
+	return uids
+}
+
 type session struct {
 	server *server
 	orders chan bulkhead.NodeOrder
@@ -437,6 +449,9 @@ func (x *session) Send(r bulkhead.NodeReport) error {
 	}
 	if r.Event != nil {
 		x.server.events = append(x.server.events, r.Event.Type+": "+r.Event.Message)
+	}
+	if r.Purged != nil {
+		x.server.purged = append(x.server.purged, *r.Purged)
 	}
 	return nil
 }

@@ -3,8 +3,10 @@ package agent
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -186,6 +188,170 @@ func TestAgentForgetsWithOthers(t *testing.T) {
 		s.orders = []bulkhead.NodeOrder{{Forget: &gone}, {Synced: true}}
 		second := boot(t, m, s, dir)
 		until(t, "nothing is left", time.Minute, func() bool { return len(second.Stamps()) == 0 })
+	})
+}
+
+// called is the shop under another name.
+func called(name bulkhead.StampName) bulkhead.Stamp {
+	s := shop()
+	s.Name, s.UID = name, string(name)
+	return s
+}
+
+func purge(s bulkhead.Stamp) bulkhead.NodeOrder {
+	r := ref(s)
+	r.Epoch++ // another node had it
+	return bulkhead.NodeOrder{Purge: &r}
+}
+
+// TestAgentPurgesWhatWasElsewhere: a node that was away while most of its stamps were
+// purged ends them, and destroys their data, when it is told so; what it is not told of
+// it keeps, if that is most of the rest.
+func TestAgentPurgesWhatWasElsewhere(t *testing.T) {
+	for name, c := range map[string]struct {
+		told []bulkhead.NodeOrder
+		left []bulkhead.StampName
+	}{
+		"one is still its own":     {[]bulkhead.NodeOrder{assign(called("hooli"))}, []bulkhead.StampName{"hooli"}},
+		"it knows no other":        {nil, nil},
+		"servers that lost others": {[]bulkhead.NodeOrder{assign(called("hooli"))}, []bulkhead.StampName{"hooli", "pied", "piper", "umbrella"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				m, s := newMachine(), newServer()
+				all := []bulkhead.StampName{"acme", "globex", "initech", "hooli"}
+				if len(c.left) > 1 {
+					all = append(all, c.left[1:]...)
+				}
+				for _, name := range all {
+					s.order(assign(called(name)))
+				}
+				first := boot(t, m, s, dir)
+				until(t, "all run", time.Minute, func() bool {
+					return !slices.ContainsFunc(all, func(name bulkhead.StampName) bool { return s.of(name).Phase != bulkhead.PhaseRunning })
+				})
+				first.kill()
+				s.orders = append([]bulkhead.NodeOrder{purge(called("acme")), purge(called("globex")), purge(called("initech"))}, c.told...)
+				s.orders = append(s.orders, bulkhead.NodeOrder{Synced: true})
+				second := boot(t, m, s, dir)
+				until(t, "three are purged", time.Minute, func() bool { return len(s.buried()) == 3 })
+				time.Sleep(time.Hour)
+				var left []bulkhead.StampName
+				for _, l := range second.Stamps() {
+					left = append(left, l.Stamp.Name)
+				}
+				if containers, _ := m.left(); !slices.Equal(left, c.left) || containers != 2*len(c.left) {
+					t.Errorf("%v are left, with %d tasks, want %v", left, containers, c.left)
+				}
+				if got := s.buried(); !slices.Equal(got, []string{"acme", "globex", "initech"}) {
+					t.Errorf("reported: %v", got)
+				}
+				for _, name := range all {
+					kept, deleted := m.kept[string(name)]
+					switch wasPurged := slices.Contains(s.buried(), string(name)); {
+					case wasPurged && (kept || !deleted):
+						t.Errorf("the data of %s is not destroyed", name)
+					case !wasPurged && deleted && !kept:
+						t.Errorf("the data of %s is destroyed", name)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestAgentPurgesOnlyThat: an order to purge is of one life of a stamp, and under an epoch.
+func TestAgentPurgesOnlyThat(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m, s := newMachine(), newServer()
+		old, gone := shop(), shop()
+		old.UID, gone.Name, gone.UID = "u0", "globex", "globex"
+		s.order(assign(shop()))
+		a := boot(t, m, s, dir)
+		was := running(t, s, 1)
+
+		s.order(purge(old)) // another life of the name
+		s.order(purge(gone))
+		until(t, "both are reported", time.Minute, func() bool { return len(s.buried()) == 2 })
+		if kept, deleted := m.kept["u0"]; kept || !deleted {
+			t.Error("the data of the former life is not destroyed")
+		}
+		if kept, deleted := m.kept["globex"]; kept || !deleted {
+			t.Error("data that was set aside is not destroyed")
+		}
+
+		earlier := ref(shop())
+		earlier.Epoch = 0
+		s.order(bulkhead.NodeOrder{Purge: &earlier})
+		time.Sleep(time.Hour)
+		if now := s.of("acme"); len(a.Stamps()) != 1 || now.Phase != bulkhead.PhaseRunning || now.Tasks[0].ID != was.Tasks[0].ID {
+			t.Errorf("%d stamps; acme is %s, its tasks %v, were %v", len(a.Stamps()), now.Phase, now.Tasks, was.Tasks)
+		}
+		if _, deleted := m.kept["u1"]; deleted || len(s.buried()) != 2 {
+			t.Errorf("an older epoch is obeyed: %v", s.buried())
+		}
+	})
+}
+
+// TestAgentPurgesWhatItSetAside: the data of a stamp that went elsewhere is destroyed, also
+// when the order comes while it is being set aside, and when another life begins there.
+func TestAgentPurgesWhatItSetAside(t *testing.T) {
+	for _, next := range []bool{false, true} {
+		t.Run(fmt.Sprintf("next=%t", next), func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				m, s := newMachine(), newServer()
+				m.slow = time.Second
+				s.order(assign(shop()))
+				boot(t, m, s, dir)
+				running(t, s, 1)
+				elsewhere := ref(shop())
+				elsewhere.Epoch++
+				s.order(bulkhead.NodeOrder{Forget: &elsewhere})
+				time.Sleep(time.Second / 2)
+				if next {
+					again := shop()
+					again.UID = "u2"
+					s.order(assign(again))
+				}
+				s.order(purge(shop()))
+				until(t, "it is purged", time.Minute, func() bool { return slices.Equal(s.buried(), []string{"u1"}) })
+				if kept, deleted := m.kept["u1"]; kept || !deleted {
+					t.Error("its data is not destroyed")
+				}
+				if next {
+					until(t, "the next life runs", time.Minute, func() bool { return s.of("acme").UID == "u2" && s.of("acme").Phase == bulkhead.PhaseRunning })
+				}
+				if _, deleted := m.kept["u2"]; deleted {
+					t.Error("the data of the next life was touched")
+				}
+			})
+		})
+	}
+}
+
+// TestAgentEndsWhatWasPurged: of stamps that it was ordered to purge, and of whose end it
+// did not hear, an agent makes no servers that have lost their memory.
+func TestAgentEndsWhatWasPurged(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m, s := newMachine(), newServer()
+		for _, name := range []bulkhead.StampName{"acme", "globex"} {
+			gone := called(name)
+			gone.Desired, gone.Purge = bulkhead.DesiredDeleted, true
+			s.order(assign(gone))
+		}
+		s.order(assign(called("hooli")))
+		first := boot(t, m, s, dir)
+		until(t, "two are gone", time.Minute, func() bool {
+			return s.of("acme").Phase == bulkhead.PhaseDeleted && s.of("globex").Phase == bulkhead.PhaseDeleted && s.of("hooli").Phase == bulkhead.PhaseRunning
+		})
+		first.kill()
+		s.orders = []bulkhead.NodeOrder{assign(called("hooli")), {Synced: true}}
+		second := boot(t, m, s, dir)
+		until(t, "they are forgotten", time.Minute, func() bool { return len(second.Stamps()) == 1 })
 	})
 }
 

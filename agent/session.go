@@ -22,6 +22,7 @@ type reports struct {
 	latest   map[bulkhead.StampName]bulkhead.StampStatus // sent or not; guarded by mu
 	events   []bulkhead.Event                            // unsent; guarded by mu
 	arrivals map[string]arrival                          // the latest of each move; guarded by mu
+	purged   []bulkhead.StampRef                         // unsent; guarded by mu
 	wake     chan struct{}
 }
 
@@ -67,6 +68,15 @@ func (r *reports) event(e bulkhead.Event) {
 	if r.events = append(r.events, e); len(r.events) > mostEvents {
 		r.events = r.events[len(r.events)-mostEvents:]
 	}
+	r.mu.Unlock()
+	r.poke()
+}
+
+// gone says that nothing is left of a stamp that was purged. If that is not heard, the
+// servers ask again.
+func (r *reports) gone(stamp bulkhead.StampRef) {
+	r.mu.Lock()
+	r.purged = append(r.purged, stamp)
 	r.mu.Unlock()
 	r.poke()
 }
@@ -122,6 +132,10 @@ func (r *reports) take() (out []bulkhead.NodeReport, events []bulkhead.Event) {
 		out = append(out, bulkhead.NodeReport{Status: &s})
 	}
 	clear(r.statuses)
+	for i := range r.purged {
+		out = append(out, bulkhead.NodeReport{Purged: &r.purged[i]})
+	}
+	r.purged = nil
 	events = r.events
 	r.events = nil
 	return out, events
@@ -173,6 +187,7 @@ func (a *Agent) session(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
 	named := map[bulkhead.StampName]bool{} // since the session began or was last synced
+	purged := map[string]bool{}            // lives of stamps, likewise
 	coming := map[string]bool{}            // moves, likewise
 	for {
 		o, err := s.Receive()
@@ -195,6 +210,9 @@ func (a *Agent) session(ctx context.Context) error {
 		case o.Forget != nil:
 			named[o.Forget.Name] = true
 			a.forget(*o.Forget)
+		case o.Purge != nil:
+			purged[o.Purge.UID] = true
+			a.purge(ctx, &wg, *o.Purge)
 		case o.Fetch != nil:
 			coming[o.Fetch.Move] = true
 			a.fetch(*o.Fetch)
@@ -202,8 +220,9 @@ func (a *Agent) session(ctx context.Context) error {
 			delete(coming, o.Unfetch)
 			a.keepCopies(func(move string) bool { return move != o.Unfetch })
 		case o.Synced:
-			a.forgetOthers(named)
+			a.forgetOthers(named, purged)
 			clear(named)
+			clear(purged)
 			a.keepCopies(func(move string) bool { return coming[move] })
 			a.settleSoon()
 		case o.Stream != nil:
@@ -265,20 +284,59 @@ func (a *Agent) forget(ref bulkhead.StampRef) {
 	loop.post(func() { loop.forgotten(ref) })
 }
 
+// purge destroys what there is here of a stamp that was purged while another node had it,
+// and reports when nothing is left. ctx and wg are the session's: the next one asks again.
+func (a *Agent) purge(ctx context.Context, wg *sync.WaitGroup, ref bulkhead.StampRef) {
+	destroy := func() {
+		for {
+			err := a.c.Volumes.Delete(ref, true)
+			if err == nil {
+				a.reports.gone(ref)
+				return
+			}
+			a.log.Error("destroy data of a purged stamp", "stamp", ref.Name, "err", err)
+			if errors.Is(err, bulkhead.ErrConflict) || wait(ctx, 5*time.Second) != nil {
+				return
+			}
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	loop := a.stamps[ref.Name]
+	if loop == nil {
+		wg.Go(destroy)
+		return
+	}
+	loop.post(func() { // under mu: see end
+		if !loop.purged(ref) { // it is another life of the stamp
+			loop.steps.Go(destroy)
+		}
+	})
+}
+
 // forgetOthers ends every stamp that the servers have not named as this node's.
 // When that is most of several, it is the servers that have lost their memory:
-// nothing is ended, and the log says so.
-func (a *Agent) forgetOthers(named map[bulkhead.StampName]bool) {
+// nothing is ended, and the log says so. Of what they have ordered to be purged, now
+// or before, nothing goes on in any case, and it does not count.
+func (a *Agent) forgetOthers(named map[bulkhead.StampName]bool, purged map[string]bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var others []*stampLoop
+	stamps := 0
 	for name, loop := range a.stamps {
-		if !named[name] {
+		switch s := loop.view.Load().Stamp; {
+		case named[name]:
+			stamps++
+		case purged[s.UID]:
+		case s.Purge:
+			loop.post(func() { loop.forgotten(ref(s)) })
+		default:
+			stamps++
 			others = append(others, loop)
 		}
 	}
-	if len(others) > 1 && 2*len(others) > len(a.stamps) {
-		a.log.Error("the servers do not know most of this node's stamps: they go on running", "unknown", len(others), "stamps", len(a.stamps))
+	if len(others) > 1 && 2*len(others) > stamps {
+		a.log.Error("the servers do not know most of this node's stamps: they go on running", "unknown", len(others), "stamps", stamps)
 		return
 	}
 	for _, loop := range others {

@@ -40,6 +40,7 @@ type stampLoop struct {
 	reported bulkhead.StampStatus
 	deleted  bool                 // everything is gone
 	forget   bool                 // end the loop when everything is gone
+	bury     bool                 // and report that then
 	next     *bulkhead.Assignment // the stamp's next life, which begins then
 	tearing  bool                 // the step that removes the stamp is under way
 	retryAt  time.Time            // of that step; zero: now
@@ -134,6 +135,9 @@ func (l *stampLoop) run(ctx context.Context) {
 				l.log.Error("delete assignment", "err", err)
 			}
 			if l.a.end(l) {
+				if l.bury {
+					l.a.reports.gone(ref(l.assignment.Stamp))
+				}
 				l.a.c.Changed()
 				return
 			}
@@ -267,6 +271,30 @@ func (l *stampLoop) forgotten(ref bulkhead.StampRef) {
 		l.left = l.assignment.Stamp.Switching() && ref.Epoch > l.assignment.Stamp.Epoch
 	}
 	l.forget = true
+}
+
+// purged ends the stamp on this node and destroys its data, if it is this life of the stamp
+// that was purged, and tells whether it is.
+func (l *stampLoop) purged(ref bulkhead.StampRef) bool {
+	s := &l.assignment.Stamp
+	switch {
+	case s.UID == "": // nobody knows which life this is; the next session asks again
+		return true
+	case ref.UID != s.UID:
+		if l.next != nil && ref.UID == l.next.Stamp.UID {
+			l.next = nil
+		}
+		return false
+	case ref.Epoch < s.Epoch:
+		l.log.Error("ordered to purge under an older epoch", "epoch", ref.Epoch, "have", s.Epoch)
+		return true
+	}
+	if s.Desired != bulkhead.DesiredDeleted || !s.Purge || l.left {
+		s.Desired, s.Purge, l.left, l.dirty = bulkhead.DesiredDeleted, true, false, true
+		l.deleted = false // what was set aside goes, too
+	}
+	l.blind, l.forget, l.bury = false, true, true
+	return true
 }
 
 // perform begins one action; tasks with a step under way are left alone.

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 
 	"bulkhead"
@@ -64,6 +65,11 @@ func (d *dispatcher) dispatch(changed []store.Change) {
 		case c.Table == store.Nodes:
 			if s := d.sessions[bulkhead.NodeName(c.Key)]; s != nil {
 				s.inbox.node()
+			}
+		case c.Table == store.Tombs:
+			node, _, _ := strings.Cut(c.Key, "/")
+			if s := d.sessions[bulkhead.NodeName(node)]; s != nil {
+				s.inbox.tombs()
 			}
 		case c.Table == store.Servers:
 			for _, s := range d.sessions {
@@ -174,6 +180,7 @@ type inbox struct {
 type pending struct {
 	everything bool // all of the node's stamps
 	stamps     map[bulkhead.StampName]struct{}
+	tombs      bool // of stamps that the node had
 	node       bool // the node's own record
 	servers    bool
 }
@@ -187,6 +194,7 @@ func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
 func (i *inbox) everything() {
 	i.mark(func(p *pending) { *p = pending{everything: true, node: true, servers: true} })
 }
+func (i *inbox) tombs()   { i.mark(func(p *pending) { p.tombs = true }) }
 func (i *inbox) node()    { i.mark(func(p *pending) { p.node = true }) }
 func (i *inbox) servers() { i.mark(func(p *pending) { p.servers = true }) }
 

@@ -332,12 +332,33 @@ func (s *Server) removeNode(ctx context.Context, text string, loseData bool) (No
 	if err != nil {
 		return NodeRemoved{}, err
 	}
+	if err := s.unbury(ctx, name); err != nil {
+		return out, err
+	}
 	for some := range slices.Chunk(slices.Concat(out.Moved, out.Lost), atOnce) {
 		if err := s.unplace(ctx, name, some); err != nil {
 			return out, err
 		}
 	}
 	return out, nil
+}
+
+// unbury drops the tombs of a node that is no longer of the farm. Those that are left when
+// this server ends meanwhile are of a membership that nobody has.
+func (s *Server) unbury(ctx context.Context, node bulkhead.NodeName) error {
+	tombs := slices.Collect(s.c.Store.View().Tombs.Under(store.NewTombKey(node, "")))
+	for some := range slices.Chunk(tombs, atOnce) {
+		err := s.c.Store.Update(ctx, func(tx *store.Tx) error {
+			for _, t := range some {
+				tx.Tombs.Delete(store.NewTombKey(node, t.UID))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // unplace takes stamps from a node that is no longer of the farm. The controller

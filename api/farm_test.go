@@ -427,6 +427,107 @@ func TestStaleNode(t *testing.T) {
 	}
 }
 
+// TestTombs: a node hears which stamps were purged that it may have something of, before all
+// else and when it happens, until it has said that nothing is left. Another node, and
+// another machine of its name, hears nothing and has no say.
+func TestTombs(t *testing.T) {
+	f := newFixture(t)
+	dial := f.nodeListener()
+	n1, n2 := dial("n1"), dial("n2")
+	member := func(name bulkhead.NodeName) bulkhead.Membership {
+		n, _ := f.store.View().Nodes.Get(name)
+		return bulkhead.Membership{Node: name, UID: n.UID}
+	}
+	bury := func(uid string, of bulkhead.Membership) {
+		f.update(func(tx *store.Tx) {
+			tx.Tombs.Put(bulkhead.Tomb{StampRef: bulkhead.StampRef{Name: "acme", UID: uid, Epoch: 3}, Of: of})
+		})
+	}
+	open := func(c *NodeClient) (s *NodeSession, told []string) {
+		t.Helper()
+		s, err := c.Connect(t.Context(), hello())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for o := receive(t, s); !o.Synced; o = receive(t, s) {
+			if o.Purge != nil {
+				told = append(told, fmt.Sprint(o.Purge.Name, " ", o.Purge.UID, " ", o.Purge.Epoch))
+			}
+		}
+		return s, told
+	}
+	bury("u1", member("n1"))
+	bury("u2", bulkhead.Membership{Node: "n1", UID: "a former machine"})
+	first, told := open(n1)
+	if fmt.Sprint(told) != "[acme u1 3]" {
+		t.Errorf("n1 hears first: %q", told)
+	}
+	other, told := open(n2)
+	defer other.Close()
+	if len(told) > 0 {
+		t.Errorf("n2 hears %q", told)
+	}
+	bury("u3", member("n1"))
+	if o := next(t, first); o.Purge == nil || o.Purge.UID != "u3" { // u1 not again
+		t.Errorf("n1 hears then: %+v", o)
+	}
+	say := func(s *NodeSession, uid string) {
+		t.Helper()
+		if err := s.Send(bulkhead.NodeReport{Purged: &bulkhead.StampRef{Name: "acme", UID: uid}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(other, "u3")
+	say(first, "u1")
+	f.await("n1 has said that nothing is left of u1", func(v *store.Snapshot) bool {
+		_, left := v.Tombs.Get(store.NewTombKey("n1", "u1"))
+		return !left
+	})
+	first.Close()
+	again, told := open(n1)
+	if fmt.Sprint(told) != "[acme u3 3]" {
+		t.Errorf("n1 hears when it calls again: %q", told)
+	}
+	again.Close()
+	f.update(func(tx *store.Tx) {
+		n, _ := tx.Nodes.Get("n1")
+		n.Cordoned = true
+		tx.Nodes.Put(n)
+	})
+	if _, err := f.RemoveNode(t.Context(), "n1", false); err != nil {
+		t.Fatal(err)
+	}
+	if n := f.store.View().Tombs.Len(); n > 0 {
+		t.Errorf("%d tombs of a node that was removed", n)
+	}
+}
+
+// TestRestoreElsewhere: a stamp without data that is taken back is placed anew, and who had
+// it is known.
+func TestRestoreElsewhere(t *testing.T) {
+	f := newFixture(t)
+	f.nodeListener()("n1")
+	if _, err := f.CreateStamp(t.Context(), StampSpec{Name: "acme", Product: "shop"}, false, false); err != nil {
+		t.Fatal(err)
+	}
+	f.place("acme", "n1")
+	f.update(func(tx *store.Tx) {
+		s, _ := tx.Stamps.Get("acme")
+		s.Volumes = nil
+		tx.Stamps.Put(s)
+	})
+	if _, err := f.DeleteStamp(t.Context(), "acme", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.CreateStamp(t.Context(), StampSpec{Name: "acme", Product: "shop"}, true, false); err != nil {
+		t.Fatal(err)
+	}
+	n, _ := f.store.View().Nodes.Get("n1")
+	if got := f.stamp("acme"); got.Node != "" || len(got.Former) != 1 || got.Former[0] != (bulkhead.Membership{Node: "n1", UID: n.UID}) {
+		t.Errorf("on %q, was on %v", got.Node, got.Former)
+	}
+}
+
 // TestAskTwice: a change that a client asks for again, having heard no answer, is
 // made once, and the answer is that it is done.
 func TestAskTwice(t *testing.T) {

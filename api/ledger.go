@@ -167,6 +167,8 @@ func (n *nodeAPI) enterReport(tx *store.Tx, name bulkhead.NodeName, r bulkhead.N
 		if ok && st.Node == name && stamp.Node == name && stamp.UID == st.UID && stamp.Epoch == st.Epoch {
 			tx.Statuses.PutNew(st)
 		}
+	case r.Purged != nil:
+		tx.Tombs.Delete(store.NewTombKey(name, r.Purged.UID))
 	case r.Arrival != nil:
 		enterArrival(tx, name, *r.Arrival)
 	case r.Event != nil:

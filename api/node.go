@@ -17,6 +17,7 @@ import (
 
 	"bulkhead"
 	"bulkhead/keys"
+	"bulkhead/store"
 )
 
 // The node session is one of the crossings that are not plain calls: NodeClient,
@@ -230,10 +231,11 @@ type nodeSession struct {
 
 	// What follows is of the goroutine that sends the orders. told is what the node
 	// has, as far as it was told.
-	told  map[bulkhead.StampName]bulkhead.StampRef
-	asked map[bulkhead.StampName]bulkhead.Fetch // likewise, of what is to come to it
-	kept  bool                                  // back something that is the node's
-	named []string                              // servers that the node was told of
+	told   map[bulkhead.StampName]bulkhead.StampRef
+	asked  map[bulkhead.StampName]bulkhead.Fetch // likewise, of what is to come to it
+	buried map[string]bool                       // UIDs of the stamps whose purge it was told of
+	kept   bool                                  // back something that is the node's
+	named  []string                              // servers that the node was told of
 }
 
 // NodeHandler serves the listener on which nodes, other servers and machines that
@@ -410,6 +412,11 @@ func (n *nodeAPI) assign(ctx context.Context, session *nodeSession, hello bulkhe
 
 // tell tells the node what was in its session's inbox.
 func (n *nodeAPI) tell(ctx context.Context, session *nodeSession, p pending, news *broadcast, conn NodeConn) error {
+	if p.everything || p.tombs {
+		if err := n.tellTombs(session, conn); err != nil {
+			return err
+		}
+	}
 	if err := n.tellStamps(session, p, conn); err != nil {
 		return err
 	}
@@ -498,6 +505,25 @@ func (n *nodeAPI) tellStamp(session *nodeSession, name bulkhead.StampName, conn 
 	return conn.Send(bulkhead.NodeOrder{Assign: &a})
 }
 
+// tellTombs has the node destroy what it may have of stamps that were purged, of each
+// once in a session.
+func (n *nodeAPI) tellTombs(session *nodeSession, conn NodeConn) error {
+	buried := map[string]bool{}
+	for tomb := range n.s.c.Store.View().Tombs.Under(store.NewTombKey(session.node, "")) {
+		if tomb.Of.UID != session.uid { // of another machine, which had the name
+			continue
+		}
+		if buried[tomb.UID] = true; session.buried[tomb.UID] {
+			continue
+		}
+		if err := conn.Send(bulkhead.NodeOrder{Purge: &tomb.StampRef}); err != nil {
+			return err
+		}
+	}
+	session.buried = buried
+	return nil
+}
+
 // tellNews tells the node of the rest of the farm.
 func (n *nodeAPI) tellNews(session *nodeSession, p pending, b *broadcast, conn NodeConn) error {
 	for _, news := range b.take(session) {
@@ -545,7 +571,7 @@ func (n *nodeAPI) assignment(stamp bulkhead.Stamp) (bulkhead.Assignment, error) 
 	if err != nil {
 		return bulkhead.Assignment{}, fmt.Errorf("open secrets of %s: %w", stamp.Name, err)
 	}
-	stamp.Sealed = nil
+	stamp.Sealed, stamp.Former = nil, nil
 	if _, ok := preempted(&stamp); ok {
 		stamp.Desired = bulkhead.DesiredStopped
 	}

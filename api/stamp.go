@@ -429,6 +429,9 @@ func (s *Server) createStamp(ctx context.Context, spec StampSpec, restore, dryRu
 			// Its room may be another's by now. Where its data is it waits for it: the leader
 			// says when. Without data it is placed anew.
 			if len(next.Volumes) == 0 {
+				if n, ok := tx.Nodes.Peek(next.Node); ok {
+					next.Leave(n)
+				}
 				next.Node, next.Units = "", nil
 			} else if next.Node != "" {
 				next.Preempted = "it was deleted, and its room on its node is asked for again"

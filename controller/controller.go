@@ -403,8 +403,11 @@ func (s step) write(tx *store.Tx, many bool) bool {
 		return false
 	}
 	if s.Place != "" && was.Node != "" { // a node that was lost may have come back meanwhile
-		if n, ok := tx.Nodes.Peek(was.Node); ok && n.State != bulkhead.NodeLost {
-			return false
+		if n, ok := tx.Nodes.Peek(was.Node); ok {
+			if n.State != bulkhead.NodeLost {
+				return false
+			}
+			now.Leave(n)
 		}
 	}
 	event := func(kind string, node bulkhead.NodeName, message string) {
@@ -412,6 +415,7 @@ func (s step) write(tx *store.Tx, many bool) bool {
 	}
 	switch {
 	case s.Erase:
+		bury(tx, now)
 		tx.Stamps.Delete(was.Name)
 		tx.Statuses.Delete(was.Name)
 		tx.Arrivals.Delete(was.Name)
@@ -442,6 +446,16 @@ func (s step) write(tx *store.Tx, many bool) bool {
 	}
 	tx.Stamps.Put(now)
 	return true
+}
+
+// bury has every node that had a stamp before told that it was purged. That the one which
+// has it now keeps nothing of it is known.
+func bury(tx *store.Tx, s bulkhead.Stamp) {
+	for _, m := range s.Former {
+		if n, ok := tx.Nodes.Peek(m.Node); ok && n.UID == m.UID && m.Node != s.Node {
+			tx.Tombs.Put(bulkhead.Tomb{StampRef: bulkhead.StampRef{Name: s.Name, UID: s.UID, Epoch: s.Epoch}, Of: m})
+		}
+	}
 }
 
 // place grants a stamp to its node.

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -103,6 +104,56 @@ func TestControllerKeepsDeletedForThirtyDays(t *testing.T) {
 		synctest.Wait()
 		if _, ok := s.View().Stamps.Get("acme"); ok {
 			t.Error("its record is still there")
+		}
+	})
+}
+
+// TestControllerBuries: when nothing is left of a purged stamp where it is, every node that
+// had it before has a tomb, unless it is another machine by now.
+func TestControllerBuries(t *testing.T) {
+	lead(t, func(t *testing.T, s *store.Store) {
+		put(t, s, func(tx *store.Tx) {
+			tx.Nodes.Put(gated("n1", 4<<30))
+			tx.Stamps.Put(stamp("acme", 1<<30))
+		})
+		get(t, s, "acme")
+		for _, place := range []struct{ from, to bulkhead.NodeName }{{"n1", "n2"}, {"n2", "n3"}, {"n3", "n1"}, {"n1", "n4"}} {
+			put(t, s, func(tx *store.Tx) { // nobody hears of it any more, and it goes elsewhere
+				n := gated(place.to, 4<<30)
+				tx.Nodes.Put(n)
+				n = gated(place.from, 4<<30)
+				n.State = bulkhead.NodeLost
+				tx.Nodes.Put(n)
+			})
+			if got := get(t, s, "acme"); got.Node != place.to {
+				t.Fatalf("it is on %q: %s", got.Node, got.Placement)
+			}
+		}
+		put(t, s, func(tx *store.Tx) { // there is another n2 since
+			n := gated("n2", 4<<30)
+			n.UID = "another"
+			tx.Nodes.Put(n)
+			st, _ := tx.Stamps.Get("acme")
+			st.Desired, st.Purge = bulkhead.DesiredDeleted, true
+			tx.Stamps.Put(st)
+		})
+		if got := get(t, s, "acme"); s.View().Tombs.Len() > 0 {
+			t.Fatalf("buried while it is on %s", got.Node)
+		}
+		put(t, s, func(tx *store.Tx) {
+			st, _ := tx.Stamps.Get("acme")
+			tx.Statuses.Put(bulkhead.StampStatus{Name: "acme", UID: st.UID, Node: st.Node, Epoch: st.Epoch, Generation: st.Generation, Phase: bulkhead.PhaseDeleted})
+		})
+		synctest.Wait()
+		if _, left := s.View().Stamps.Get("acme"); left {
+			t.Fatal("it is not erased")
+		}
+		var tombs []string
+		for tomb := range s.View().Tombs.All() {
+			tombs = append(tombs, fmt.Sprint(tomb.Of, " ", tomb.StampRef))
+		}
+		if want := "[{n1 uid-n1} {acme acme-1 5} {n3 uid-n3} {acme acme-1 5}]"; fmt.Sprint(tombs) != want {
+			t.Errorf("tombs are %v, want %s", tombs, want)
 		}
 	})
 }

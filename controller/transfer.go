@@ -84,6 +84,9 @@ func stepTransfer(tx *store.Tx, was *bulkhead.Stamp, st plan.TransferStep, at ti
 		event("switched", m.To, "it stops on %s: %s", m.From, st.Reason)
 	case st.Phase == bulkhead.TransferStarting:
 		m.Phase, m.Bytes, m.Passes = st.Phase, arrival.Bytes, arrival.Passes
+		if from, ok := tx.Nodes.Peek(m.From); ok {
+			now.Leave(from)
+		}
 		now.Node, now.Units, now.Copy, now.Placement = m.To, m.Units, m.ID, fmt.Sprintf("moved from %s: %s", m.From, m.Reason)
 		now.Epoch++
 		tx.Arrivals.Delete(was.Name)

@@ -82,7 +82,7 @@ func TestControllerMoves(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		arrive(t, s, "acme", bulkhead.ArrivalComplete)
-		if got = get(t, s, "acme"); got.Transfer.Phase != bulkhead.TransferStarting || got.Node != "n2" || got.Epoch != 3 || got.Copy != "m-acme" {
+		if got = get(t, s, "acme"); got.Transfer.Phase != bulkhead.TransferStarting || got.Node != "n2" || got.Epoch != 3 || got.Copy != "m-acme" || fmt.Sprint(got.Former) != "[{n1 uid-n1}]" {
 			t.Fatalf("complete: %+v, epoch %d", got.Transfer, got.Epoch)
 		}
 		time.Sleep(time.Second)

@@ -29,7 +29,7 @@
 //     knows to be over.
 //   - all converges: when all faults have ended, within minutes every node is ready, every
 //     stamp is where and as it is wanted, nothing is left of anything else, and every
-//     gateway routes every stamp.
+//     gateway routes every stamp. Of a stamp that was purged no node keeps tasks or data.
 //   - no process fails: servers and agents end only when they are told to.
 //
 // A seed decides what goes wrong, when, and how long messages take. It does not decide in

@@ -6,8 +6,11 @@ import (
 	"hash/fnv"
 	"io"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -379,7 +382,12 @@ func (j *judge) unsettled() string {
 	}
 	wanted := map[key]*bulkhead.Stamp{}
 	hosts := map[bulkhead.Host]*bulkhead.Stamp{}
+	for tomb := range v.Tombs.All() {
+		return fmt.Sprintf("node %s has not said that nothing is left of %s, which was purged", tomb.Of.Node, tomb.UID)
+	}
+	lives := map[string]bool{}
 	for s := range v.Stamps.All() {
+		lives[s.UID] = true
 		st, _ := v.Statuses.Get(s.Name)
 		phase := map[bulkhead.Desired]bulkhead.Phase{
 			bulkhead.DesiredRunning: bulkhead.PhaseRunning, bulkhead.DesiredStopped: bulkhead.PhaseStopped, bulkhead.DesiredDeleted: bulkhead.PhaseDeleted,
@@ -405,13 +413,9 @@ func (j *judge) unsettled() string {
 		m := n.machine
 		m.mu.Lock()
 		running, left := map[string]int{}, ""
-		forsaken := m.forsakenLocked(v)
 		for id, c := range m.containers {
 			uid := c.Labels["bulkhead.uid"]
 			s := wanted[key{n.name, uid}]
-			if forsaken[uid] {
-				continue
-			}
 			if s == nil || c.State != bulkhead.TaskRunning || !wants(s, n.name, c) {
 				left = fmt.Sprintf("%s is on %s, %s", id, n.name, c.State)
 				continue
@@ -424,6 +428,9 @@ func (j *judge) unsettled() string {
 			}
 		}
 		m.mu.Unlock()
+		if left == "" {
+			left = remains(n, lives)
+		}
 		if left != "" {
 			return left
 		}
@@ -441,7 +448,7 @@ func (j *judge) unsettled() string {
 			if routes == nil {
 				return fmt.Sprintf("%s has no routes yet", n.name)
 			}
-			if why := misrouted(n, *routes, hosts, forsaken); why != "" {
+			if why := misrouted(n, *routes, hosts); why != "" {
 				return why
 			}
 		}
@@ -449,31 +456,29 @@ func (j *judge) unsettled() string {
 	return ""
 }
 
-// forsakenLocked are the lives on a machine that the state does not know at all, if they
-// are several: an agent that comes back and is told of none of most of its stamps takes
-// the servers for ones that have lost their memory, lets them run and says so. A node
-// whose stamps were purged while it was away is in the same place.
-func (m *machine) forsakenLocked(v *store.Snapshot) map[string]bool {
-	unknown := map[string]bool{}
-	for _, c := range m.containers {
-		if _, ok := v.Stamps.Get(bulkhead.StampName(c.Labels["bulkhead.stamp"])); !ok {
-			unknown[c.Labels["bulkhead.uid"]] = true
+// remains names data on a node's disk, in use, set aside or on its way there, whose stamp
+// the state does not know: whoever it was, it was purged. Empty: there is none.
+func remains(n *node, lives map[string]bool) string {
+	for _, where := range []string{"stamps", "kept", "coming"} {
+		entries, err := os.ReadDir(filepath.Join(n.dir("volumes"), where))
+		if err != nil {
+			return err.Error()
+		}
+		for _, e := range entries {
+			if parts := strings.Split(e.Name(), "."); len(parts) < 2 || !lives[parts[1]] {
+				return fmt.Sprintf("%s has %s/%s, of a stamp that was purged", n.name, where, e.Name())
+			}
 		}
 	}
-	if len(unknown) < 2 {
-		return nil
-	}
-	return unknown
+	return ""
 }
 
 // misrouted says what is wrong with a gateway's table.
-func misrouted(n *node, routes []bulkhead.Route, hosts map[bulkhead.Host]*bulkhead.Stamp, forsaken map[string]bool) string {
+func misrouted(n *node, routes []bulkhead.Route, hosts map[bulkhead.Host]*bulkhead.Stamp) string {
 	found := map[bulkhead.Host]bool{}
 	for _, r := range routes {
 		s := hosts[r.Host]
 		switch {
-		case forsaken[r.UID]:
-			continue
 		case s == nil:
 			return fmt.Sprintf("%s routes %s, which is nobody's", n.name, r.Host)
 		case r.UID != s.UID || r.Epoch != s.Epoch:

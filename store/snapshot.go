@@ -39,6 +39,9 @@ type Snapshot struct {
 	Policies Table[string, bulkhead.Policy]
 	// Arrivals are what nodes report of stamps that are to come to them.
 	Arrivals Table[bulkhead.StampName, bulkhead.Arrival]
+	// Tombs are of purged stamps. Tombs.Under(NewTombKey(n, "")) are all that a node has
+	// yet to hear of.
+	Tombs Table[TombKey, bulkhead.Tomb]
 }
 
 // PlacementPolicy is the key of the farm's policy of placement.
@@ -63,6 +66,14 @@ type ReleaseKey string
 // NewReleaseKey builds the key of a release.
 func NewReleaseKey(product bulkhead.ProductName, version string) ReleaseKey {
 	return ReleaseKey(string(product) + "/" + version)
+}
+
+// TombKey is "NODE/UID", the UID being the stamp's.
+type TombKey string
+
+// NewTombKey builds the key of a tomb.
+func NewTombKey(node bulkhead.NodeName, uid string) TombKey {
+	return TombKey(string(node) + "/" + uid)
 }
 
 // Token lets an operator in. Only the hash of its text is known.
@@ -104,6 +115,7 @@ const (
 	Present    TableName = "present"
 	Policies   TableName = "policies"
 	Arrivals   TableName = "arrivals"
+	Tombs      TableName = "tombs"
 )
 
 // root is where all objects are: root/TABLE/KEY. The v1 is the format of the
@@ -164,6 +176,8 @@ func (s *Snapshot) table(name TableName) rows {
 		return &s.Policies
 	case Arrivals:
 		return &s.Arrivals
+	case Tombs:
+		return &s.Tombs
 	default:
 		return nil
 	}

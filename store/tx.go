@@ -40,6 +40,7 @@ type Tx struct {
 	Alarms     TxTable[string, bulkhead.Alarm]
 	Policies   TxTable[string, bulkhead.Policy]
 	Arrivals   TxTable[bulkhead.StampName, bulkhead.Arrival]
+	Tombs      TxTable[TombKey, bulkhead.Tomb]
 
 	revision int64
 	read     map[string]condition
@@ -65,6 +66,7 @@ func newTx(s *Snapshot) *Tx {
 	tx.Alarms = txTable(tx, Alarms, s.Alarms, func(a bulkhead.Alarm) string { return a.Name })
 	tx.Policies = txTable(tx, Policies, s.Policies, func(bulkhead.Policy) string { return PlacementPolicy })
 	tx.Arrivals = txTable(tx, Arrivals, s.Arrivals, func(a bulkhead.Arrival) bulkhead.StampName { return a.Name })
+	tx.Tombs = txTable(tx, Tombs, s.Tombs, func(t bulkhead.Tomb) TombKey { return NewTombKey(t.Of.Node, t.UID) })
 	return tx
 }
 

@@ -231,14 +231,14 @@ func (s *Store) Delete(stamp bulkhead.StampRef, purge bool) error {
 			return err
 		}
 	}
-	if err := s.delete(life, home, exists, purge); err != nil {
+	if err := s.delete(stamp, life, home, exists, purge); err != nil {
 		return fmt.Errorf("delete data of stamp %s: %w", stamp.Name, err)
 	}
 	s.sizes.forget(life)
 	return nil
 }
 
-func (s *Store) delete(life, home string, exists, purge bool) error {
+func (s *Store) delete(stamp bulkhead.StampRef, life, home string, exists, purge bool) error {
 	if !purge {
 		if !exists {
 			return nil
@@ -248,6 +248,13 @@ func (s *Store) delete(life, home string, exists, purge bool) error {
 	kept, err := s.find(life)
 	if err != nil {
 		return err
+	}
+	for _, k := range kept {
+		if seen, _, err := epochOf(k.path, stamp); err != nil {
+			return err
+		} else if stamp.Epoch < seen {
+			return over(stamp, seen)
+		}
 	}
 	for _, k := range kept {
 		if err := s.trash.put(k.path); err != nil {
@@ -471,26 +478,37 @@ func (s *Store) find(life string) ([]Kept, error) {
 // fence refuses an epoch older than the highest that the stamp's data has seen,
 // and remembers a newer one.
 func fence(home string, stamp bulkhead.StampRef) error {
-	path := filepath.Join(home, epochFile)
-	content, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read epoch of stamp %s: %w", stamp.Name, err)
-	}
-	first := err != nil
-	var seen int64
-	if !first {
-		if seen, err = strconv.ParseInt(strings.TrimSpace(string(content)), 10, 64); err != nil {
-			return fmt.Errorf("read epoch of stamp %s: %w", stamp.Name, err)
-		}
-	}
-	if stamp.Epoch < seen {
-		return bulkhead.Errorf(bulkhead.ErrConflict, "stamp %s was granted anew: epoch %d is over, its data has seen %d", stamp.Name, stamp.Epoch, seen)
-	}
-	if stamp.Epoch == seen && !first {
+	seen, first, err := epochOf(home, stamp)
+	switch {
+	case err != nil:
+		return err
+	case stamp.Epoch < seen:
+		return over(stamp, seen)
+	case stamp.Epoch == seen && !first:
 		return nil
 	}
-	if err := writeFile(path, strconv.AppendInt(nil, stamp.Epoch, 10)); err != nil {
+	if err := writeFile(filepath.Join(home, epochFile), strconv.AppendInt(nil, stamp.Epoch, 10)); err != nil {
 		return fmt.Errorf("write epoch of stamp %s: %w", stamp.Name, err)
 	}
 	return nil
+}
+
+// epochOf is the highest epoch that data of a stamp has seen; first: none yet.
+func epochOf(home string, stamp bulkhead.StampRef) (seen int64, first bool, err error) {
+	content, err := os.ReadFile(filepath.Join(home, epochFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, true, nil
+	}
+	if err == nil {
+		seen, err = strconv.ParseInt(strings.TrimSpace(string(content)), 10, 64)
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("read epoch of stamp %s: %w", stamp.Name, err)
+	}
+	return seen, false, nil
+}
+
+// over refuses an epoch.
+func over(stamp bulkhead.StampRef, seen int64) error {
+	return bulkhead.Errorf(bulkhead.ErrConflict, "stamp %s was granted anew: epoch %d is over, its data has seen %d", stamp.Name, stamp.Epoch, seen)
 }

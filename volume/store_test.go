@@ -306,6 +306,25 @@ func TestPurge(t *testing.T) {
 	}
 }
 
+// Data that was set aside under a newer epoch than that of whoever wants it purged stays.
+func TestPurgeOlderEpoch(t *testing.T) {
+	s := newStore(t, t.TempDir())
+	put(t, s, acme, "first")
+	newer := acme
+	newer.Epoch++
+	must(t, s.Delete(newer, false))
+	if err := s.Delete(acme, true); !errors.Is(err, bulkhead.ErrConflict) {
+		t.Errorf("purged under an older epoch: %v", err)
+	}
+	if kept, err := s.Kept(t.Context()); err != nil || len(kept) != 1 {
+		t.Errorf("kept: %+v, %v", kept, err)
+	}
+	must(t, s.Delete(newer, true))
+	if kept, err := s.Kept(t.Context()); err != nil || len(kept) != 0 {
+		t.Errorf("left: %+v, %v", kept, err)
+	}
+}
+
 // A link that takes the place of a folder at any moment of the removal leads
 // nowhere.
 func TestPurgeRace(t *testing.T) {
