@@ -371,7 +371,7 @@ func (n *Node) destroy() {
 			n.T.Log("Bulkhead was not running at the end")
 		}
 		if out, code := n.Try("down", "--destroy", "--yes"); code != 0 {
-			n.T.Logf("down --destroy: %s", out)
+			n.T.Errorf("down --destroy: exit code %d, %s", code, out)
 		}
 	}
 	if n.mounted {

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -302,7 +303,8 @@ func (p *process) firstToken(ctx context.Context) (string, error) {
 
 // serve answers on l until ctx ends; then end ends what lasts, and requests
 // under way get a moment.
-func serve(ctx context.Context, l net.Listener, s *http.Server, end func()) error {
+func (p *process) serve(ctx context.Context, l net.Listener, s *http.Server, end func()) error {
+	s.ErrorLog = slog.NewLogLogger(p.c.Log.Handler(), slog.LevelDebug) // who hangs up, and the like
 	s.ReadHeaderTimeout, s.IdleTimeout = 10*time.Second, 2*time.Minute
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

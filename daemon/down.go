@@ -79,7 +79,7 @@ func Destroy(ctx context.Context, c Config) error {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(c.Data, "containerd")); errors.Is(err, fs.ErrNotExist) { // it was a server alone
-		return errors.Join(os.RemoveAll(runFolder(id)), os.RemoveAll(c.Data))
+		return errors.Join(os.RemoveAll(runFolder(id)), removeData(c.Data))
 	}
 	engine, err := containerd.Open(ctx, containerd.EngineConfig{
 		Instance: id, Folder: filepath.Join(c.Data, "containerd"), Socket: c.Containerd, Private: c.Containerd == "private",
@@ -98,5 +98,17 @@ func Destroy(ctx context.Context, c Config) error {
 	if err := networks.Purge(ctx); err != nil {
 		return fmt.Errorf("remove networks: %w", err)
 	}
-	return errors.Join(os.RemoveAll(runFolder(id)), os.RemoveAll(c.Data))
+	return errors.Join(os.RemoveAll(runFolder(id)), removeData(c.Data))
+}
+
+// removeData removes a data folder. What is left of one that is a disk of its own is the
+// place where it is mounted.
+func removeData(folder string) error {
+	err := os.RemoveAll(folder)
+	if errors.Is(err, syscall.EBUSY) {
+		if left, _ := os.ReadDir(folder); len(left) == 0 {
+			return nil
+		}
+	}
+	return err
 }

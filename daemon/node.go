@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -209,14 +208,11 @@ func (p *process) openAgent(ctx context.Context) error {
 	p.add("agent", workers.Run)
 	if c.Advertise != "" {
 		p.add("hop", onceRouted(func(ctx context.Context) error {
-			s := &http.Server{
-				Handler: p.gateway.HopHandler(), TLSConfig: p.node.Gateway(p.pool, p.known), Protocols: new(http.Protocols),
-				ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug), // who hangs up, and the like
-			}
+			s := &http.Server{Handler: p.gateway.HopHandler(), TLSConfig: p.node.Gateway(p.pool, p.known), Protocols: new(http.Protocols)}
 			s.Protocols.SetHTTP1(true)
 			s.Protocols.SetHTTP2(true)
 			p.serveCopies(ctx, s, workers)
-			return serve(ctx, p.listeners["hop"], s, func() {})
+			return p.serve(ctx, p.listeners["hop"], s, func() {})
 		}))
 	}
 	p.add("routes", func(ctx context.Context) error { // the route feed: from what the agent knows to the gateway's table

@@ -100,14 +100,14 @@ func (p *process) openServer(ctx context.Context) (err error) {
 		if public(c.API) {
 			s.TLSConfig = identity.Public()
 		}
-		return serve(ctx, p.listeners["api"], s, users.Close)
+		return p.serve(ctx, p.listeners["api"], s, users.Close)
 	})
 	p.add("node API", func(ctx context.Context) error {
 		if err := p.present(ctx); err != nil { // else the nodes that call would pass for silent
 			return nil //nolint:nilerr // ctx has ended
 		}
 		close(p.serving)
-		return serve(ctx, p.listeners["node-api"], &http.Server{Handler: users.NodeHandler(), TLSConfig: identity.Server(p.pool)}, users.Close)
+		return p.serve(ctx, p.listeners["node-api"], &http.Server{Handler: users.NodeHandler(), TLSConfig: identity.Server(p.pool)}, users.Close)
 	})
 	p.add("replica", func(ctx context.Context) error {
 		return p.replicate(ctx, blobs, func(s bulkhead.Server) *api.Way { return api.NewWay([]string{s.NodeAPI}, dial) })

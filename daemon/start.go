@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -13,7 +14,7 @@ import (
 // until a majority of the servers is there: users are told so, and nodes, which know
 // other servers, are hung up on. The ports are as they were when stop returns.
 func (p *process) starting(identity *keys.Identity) (stop func()) {
-	users := &http.Server{Handler: api.Starting(), ReadHeaderTimeout: time.Second}
+	users := &http.Server{Handler: api.Starting(), ReadHeaderTimeout: time.Second, ErrorLog: slog.NewLogLogger(p.c.Log.Handler(), slog.LevelDebug)}
 	if public(p.c.API) {
 		users.TLSConfig = identity.Public()
 	}
