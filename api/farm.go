@@ -299,6 +299,7 @@ func (s *Server) removeNode(ctx context.Context, text string, loseData bool) (No
 	out := NodeRemoved{Node: name, Moved: []bulkhead.StampName{}, Lost: []bulkhead.StampName{}}
 	err = s.c.Store.Update(ctx, func(tx *store.Tx) error {
 		out.Moved, out.Lost = out.Moved[:0], out.Lost[:0]
+		var stays []string // as drainNode says
 		node, ok := tx.Nodes.Get(name)
 		if !ok {
 			return noNode(name)
@@ -309,14 +310,20 @@ func (s *Server) removeNode(ctx context.Context, text string, loseData bool) (No
 			}
 			if len(stamp.Volumes) > 0 {
 				out.Lost = append(out.Lost, stamp.Name)
+				if stamp.Desired == bulkhead.DesiredDeleted && !stamp.Purge {
+					stays = append(stays, string(stamp.Name))
+				}
 			} else {
 				out.Moved = append(out.Moved, stamp.Name)
 			}
 		}
 		switch {
+		case len(stays) > 0 && len(stays) == len(out.Lost) && !loseData:
+			return bulkhead.Errorf(bulkhead.ErrConflict, "node %s has the data of %s, deleted and kept", name, some(stays)).
+				WithHint("bulkhead stamp delete NAME --purge drops it, bulkhead stamp create NAME --restore takes it back; --lose-data gives it up")
 		case len(out.Lost) > 0 && !loseData:
 			return bulkhead.Errorf(bulkhead.ErrConflict, "node %s has the data of %s", name, some(names(out.Lost))).
-				WithHint("delete those stamps first, or give their data up with --lose-data")
+				WithHint("bulkhead node drain %s moves stamps elsewhere, bulkhead stamp delete NAME --purge drops what is deleted; --lose-data gives all up", name)
 		case len(out.Moved)+len(out.Lost) > 0 && node.Takes():
 			return bulkhead.Errorf(bulkhead.ErrConflict, "node %s is up and has %d stamps", name, len(out.Moved)+len(out.Lost)).
 				WithHint("bulkhead node cordon %s first: so nobody removes a machine by mistake", name)

@@ -615,6 +615,18 @@ func TestCordonAndRemove(t *testing.T) {
 	if _, err := f.RemoveNode(t.Context(), "n1", false); !errors.Is(err, bulkhead.ErrConflict) || !strings.Contains(err.Error(), "has the data of acme") {
 		t.Errorf("a node with data: %v", err)
 	}
+	wish := func(d bulkhead.Desired) {
+		f.update(func(tx *store.Tx) {
+			s, _ := tx.Stamps.Get("acme")
+			s.Desired = d
+			tx.Stamps.Put(s)
+		})
+	}
+	wish(bulkhead.DesiredDeleted)
+	if _, err := f.RemoveNode(t.Context(), "n1", false); !errors.Is(err, bulkhead.ErrConflict) || !strings.Contains(err.Error(), "has the data of acme, deleted and kept") {
+		t.Errorf("a node with data of a deleted stamp: %v", err)
+	}
+	wish(bulkhead.DesiredRunning)
 	out, err := f.RemoveNode(t.Context(), "n1", true)
 	if err != nil || len(out.Lost) != 1 || f.stamp("acme").Node != "" {
 		t.Errorf("with its data given up: %+v, %v", out, err)

@@ -41,6 +41,8 @@ type MoveSpec struct {
 type NodeDrain struct {
 	Node  NodeView        `json:"node"`
 	Moves []bulkhead.Move `json:"moves" nullable:"false" doc:"Where each of its stamps could go now; they move one after the other, and where to is decided when each begins"`
+	// Stays does not move.
+	Stays []bulkhead.StampName `json:"stays" nullable:"false" doc:"Deleted stamps whose data is kept there: it stays until they are restored or purged"`
 }
 
 // MoveStamp begins to move a stamp to another node; empty: to the best.
@@ -248,7 +250,13 @@ func (s *Server) drainNode(ctx context.Context, text string) (NodeDrain, error) 
 	if err != nil {
 		return NodeDrain{}, err
 	}
-	return NodeDrain{Node: showNode(s.c.Store.View(), node), Moves: moves}, nil
+	view, stays := s.c.Store.View(), []bulkhead.StampName{}
+	for stamp := range view.Stamps.On(name) {
+		if st, ok := view.Stamps.Get(stamp); ok && st.Node == name && st.Desired == bulkhead.DesiredDeleted && !st.Purge && len(st.Volumes) > 0 {
+			stays = append(stays, stamp)
+		}
+	}
+	return NodeDrain{Node: showNode(view, node), Moves: moves, Stays: stays}, nil
 }
 
 func (s *Server) undrainNode(ctx context.Context, text string) (NodeView, error) {

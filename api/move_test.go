@@ -133,6 +133,14 @@ func TestDrainNode(t *testing.T) {
 	if fmt.Sprint(asked.Lost) != "[n1]" {
 		t.Errorf("it is asked what if %v were lost", asked.Lost)
 	}
+	f.update(func(tx *store.Tx) {
+		s, _ := tx.Stamps.Get("acme")
+		s.Volumes, s.Desired = []bulkhead.Volume{{Name: "data"}}, bulkhead.DesiredDeleted
+		tx.Stamps.Put(s)
+	})
+	if out, err := f.DrainNode(t.Context(), "n1"); err != nil || fmt.Sprint(out.Stays) != "[acme]" {
+		t.Errorf("with the data of a deleted stamp: %+v, %v", out, err)
+	}
 	if n, err := f.UndrainNode(t.Context(), "n1"); err != nil || n.Draining || !n.Takes() {
 		t.Errorf("undrained: %+v, %v", n, err)
 	}

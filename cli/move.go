@@ -189,6 +189,11 @@ no place elsewhere. The data of deleted stamps stays.`,
 			}
 			return c.print(out, func() {
 				c.say("node %s is drained %s", out.Node.Name, c.paint(faint, "("+took(time.Since(begin))+")"))
+				if len(out.Stays) > 0 {
+					c.say("data of deleted stamps is kept there: %s", names(out.Stays))
+					c.next("bulkhead stamp delete NAME --purge, or bulkhead stamp create NAME --restore, before bulkhead node remove %s", out.Node.Name)
+					return
+				}
 				c.next("bulkhead node undrain %s lets it take stamps again; bulkhead node remove %s takes it out", out.Node.Name, out.Node.Name)
 			})
 		},

@@ -239,6 +239,7 @@ func TestFarm(t *testing.T) {
 		{"disks are full", disksFull},
 		{"all servers are gone, certificates run out, nodes lose power", serversGone},
 		{"a node comes back with what it had long ago", staleNode},
+		{"stamps are purged while their node is away", purgedAway},
 		{"a node is removed", nodeRemoved},
 		{"servers are removed down to one", serversRemoved},
 	} {

@@ -108,6 +108,34 @@ func TestControllerKeepsDeletedForThirtyDays(t *testing.T) {
 	})
 }
 
+// TestControllerKeepsDeletedOfRemovedNode: a stamp that was deleted can be restored for thirty
+// days, also when its node was removed meanwhile; not so one whose data was given up with
+// the node, or that never had one.
+func TestControllerKeepsDeletedOfRemovedNode(t *testing.T) {
+	lead(t, func(t *testing.T, s *store.Store) {
+		deleted := func(name bulkhead.StampName, epoch int64, volumes ...bulkhead.Volume) {
+			put(t, s, func(tx *store.Tx) {
+				st, now := stamp(name, 1<<20), time.Now()
+				st.Desired, st.Deleted, st.Epoch, st.Volumes = bulkhead.DesiredDeleted, &now, epoch, volumes
+				tx.Stamps.Put(st)
+			})
+		}
+		deleted("acme", 1)
+		deleted("globex", 1, bulkhead.Volume{Name: "data"})
+		deleted("initech", 0)
+		time.Sleep(bulkhead.KeepDeleted - time.Minute)
+		get(t, s, "acme")
+		if n := s.View().Stamps.Len(); n != 1 {
+			t.Errorf("%d stamps are kept", n)
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if n := s.View().Stamps.Len(); n != 0 {
+			t.Errorf("%d stamps are kept for ever", n)
+		}
+	})
+}
+
 // TestControllerBuries: when nothing is left of a purged stamp where it is, every node that
 // had it before has a tomb, unless it is another machine by now.
 func TestControllerBuries(t *testing.T) {

@@ -100,6 +100,48 @@ func TestControllerMoves(t *testing.T) {
 	})
 }
 
+// TestControllerDrainsThePreempted: a stamp that was preempted leaves a node that is drained,
+// too: others leave, it has room again, and then it moves as they did.
+func TestControllerDrainsThePreempted(t *testing.T) {
+	lead(t, func(t *testing.T, s *store.Store) {
+		put(t, s, func(tx *store.Tx) {
+			tx.Policies.Put(bulkhead.Policy{Tiers: map[string]bulkhead.Tier{"gold": {Priority: 5}, "trial": {Preemptible: true}}})
+			tx.Nodes.Put(gated("n1", 1<<30))
+			trial := stamp("trial", 1<<30)
+			trial.Terms.Tier = "trial"
+			tx.Stamps.Put(trial)
+		})
+		get(t, s, "trial")
+		put(t, s, func(tx *store.Tx) {
+			gold := stamp("gold", 1<<30)
+			gold.Terms.Tier = "gold"
+			tx.Stamps.Put(gold)
+		})
+		trial := get(t, s, "trial")
+		put(t, s, func(tx *store.Tx) {
+			tx.Statuses.Put(bulkhead.StampStatus{Name: "trial", UID: trial.UID, Node: "n1", Epoch: trial.Epoch, Generation: trial.Generation, Phase: bulkhead.PhaseStopped})
+		})
+		if got := get(t, s, "gold"); got.Node != "n1" {
+			t.Fatalf("gold is on %q: %s", got.Node, got.Placement)
+		}
+		put(t, s, func(tx *store.Tx) {
+			tx.Nodes.Put(gated("n2", 4<<30))
+			n, _ := tx.Nodes.Get("n1")
+			n.Draining = true
+			tx.Nodes.Put(n)
+		})
+		for _, name := range []bulkhead.StampName{"gold", "trial"} {
+			arrive(t, s, get(t, s, name).Name, bulkhead.ArrivalReady)
+			arrive(t, s, get(t, s, name).Name, bulkhead.ArrivalComplete)
+			get(t, s, name)
+			up(t, s, name)
+			if got := get(t, s, name); got.Node != "n2" || got.Preempted != "" || got.Transfer != nil {
+				t.Fatalf("%s is on %q, preempted: %q, moves: %+v", name, got.Node, got.Preempted, got.Transfer)
+			}
+		}
+	})
+}
+
 // TestControllerGivesUp: a stamp that is nobody's is From's again, under a new epoch,
 // when the move does not come to its end.
 func TestControllerGivesUp(t *testing.T) {

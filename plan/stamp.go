@@ -68,8 +68,14 @@ func Releasing(stamp *bulkhead.Stamp, status *bulkhead.StampStatus) bool {
 }
 
 func deleted(stamp bulkhead.Stamp, status *bulkhead.StampStatus, now time.Time) StampStep {
-	if stamp.Node == "" {
+	switch {
+	case stamp.Node != "":
+	case stamp.Epoch == 0:
 		return StampStep{Erase: true, Reason: "it was never placed"}
+	case stamp.Purge:
+		return StampStep{Erase: true, Reason: "it is on no node"}
+	case len(stamp.Volumes) > 0:
+		return StampStep{Erase: true, Reason: "its data was given up with its node"}
 	}
 	if stamp.Purge {
 		if status != nil && status.UID == stamp.UID && status.Phase == bulkhead.PhaseDeleted && status.Generation == stamp.Generation {

@@ -396,6 +396,9 @@ func (j *judge) unsettled() string {
 			hosts[s.Hosts[0]] = &s
 			continue // it waits for room
 		}
+		if s.Node == "" && s.Desired == bulkhead.DesiredDeleted && !s.Purge {
+			continue // it was restored, and deleted again before it had a place
+		}
 		if s.Node == "" || s.Transfer != nil || s.Purge || st.UID != s.UID || st.Generation != s.Generation || st.Epoch != s.Epoch || st.Phase != phase {
 			return fmt.Sprintf("%s is on %q (%s), transfer %+v, and said to be %s %q in generation %d of %d, epoch %d of %d",
 				s.Name, s.Node, s.Placement, s.Transfer, st.Phase, st.Message, st.Generation, s.Generation, st.Epoch, s.Epoch)
