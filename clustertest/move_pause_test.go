@@ -19,7 +19,7 @@ func moveThroughPauses(t *testing.T, f *trio) {
 	if trials(2, 200) > 2 {
 		pause = time.Minute
 	}
-	n1.blob(f.servers[0].Stamp("globex"), "blob", 150<<20)
+	f.nodeOf("globex").blob(f.servers[0].Stamp("globex"), "blob", 150<<20)
 	defer f.oneWriter("globex")()
 	const path = "/data/paused"
 	w := Write([]*Machine{n3}, "globex", path) // the gateways of those that pause, pause
