@@ -19,13 +19,19 @@ type broadcast struct {
 	inner bool // for nodes that are
 
 	mu        sync.Mutex // guards what follows
-	listeners map[*nodeSession]int64
+	listeners map[bulkhead.NodeName]listener
 	told      *chart  // what everybody has heard who has heard all; nil while nobody listens
 	log       []*news // the newest, oldest first
 	size      int     // of log, in stamps and nodes
 	next      int64   // the number of the news that comes next
 	all       *news   // everything before number allAt; nil: to be made
 	allAt     int64
+}
+
+// listener is a session, and the number of the news that it is to hear next.
+type listener struct {
+	session *nodeSession
+	next    int64
 }
 
 // unheard is the number of who has heard nothing.
@@ -56,24 +62,27 @@ func newNews(f bulkhead.FarmNews) *news {
 }
 
 func newBroadcast(s *store.Store, inner bool) *broadcast {
-	return &broadcast{store: s, inner: inner, listeners: map[*nodeSession]int64{}}
+	return &broadcast{store: s, inner: inner, listeners: map[bulkhead.NodeName]listener{}}
 }
 
-// join has a session listen: it is to hear everything first.
+// join has a session listen: it is to hear everything first. An earlier one of the node
+// hears no more.
 func (b *broadcast) join(s *nodeSession) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.told == nil {
 		b.surveyLocked(b.store.View())
 	}
-	b.listeners[s] = unheard
+	b.listeners[s.node] = listener{s, unheard}
 }
 
 // leave is the end of join.
 func (b *broadcast) leave(s *nodeSession) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.listeners, s)
+	if b.listeners[s.node].session == s {
+		delete(b.listeners, s.node)
+	}
 	if len(b.listeners) == 0 {
 		b.told, b.all = nil, nil
 		b.forgetLocked()
@@ -84,11 +93,12 @@ func (b *broadcast) leave(s *nodeSession) {
 func (b *broadcast) take(s *nodeSession) []*news {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	from, ok := b.listeners[s]
-	if !ok {
+	l := b.listeners[s.node]
+	if l.session != s {
 		return nil
 	}
-	b.listeners[s] = b.next
+	from := l.next
+	b.listeners[s.node] = listener{s, b.next}
 	first := b.next - int64(len(b.log))
 	if from >= first {
 		return slices.Clone(b.log[from-first:])
@@ -127,9 +137,9 @@ func (b *broadcast) publish(view *store.Snapshot, changed []store.Change) {
 			b.forgetLocked() // everything is no more than that
 		}
 	}
-	for s := range b.listeners {
-		if b.listeners[s] < b.next {
-			s.inbox.poke()
+	for _, l := range b.listeners {
+		if l.next < b.next {
+			l.session.inbox.poke()
 		}
 	}
 }

@@ -249,7 +249,7 @@ func TestInboxIsBounded(t *testing.T) {
 func TestBroadcast(t *testing.T) {
 	state := store.Memory()
 	b := newBroadcast(state, false)
-	fast, slow := &nodeSession{inbox: newInbox()}, &nodeSession{inbox: newInbox()}
+	fast, slow := &nodeSession{node: "fast", inbox: newInbox()}, &nodeSession{node: "slow", inbox: newInbox()}
 	hears := map[*nodeSession]*pupil{fast: newPupil(), slow: newPupil()}
 	read := func(s *nodeSession) (all int, news []*news) {
 		news = b.take(s)

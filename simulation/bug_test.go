@@ -38,61 +38,115 @@ func TestBugsAreFound(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			t.Parallel()
-			bug, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			part := map[string]string{}
-			for _, f := range bug.Files {
-				part[f.Name] = strings.TrimSuffix(string(f.Data), "\n")
-			}
+			bug := readBug(t, file)
 			program := filepath.Join(folder, t.Name()+".test")
 			if err := os.MkdirAll(filepath.Dir(program), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			plant(t, part["file"], part["before"], part["after"], program)
+			plant(t, program, bug)
 			found, by := hunt(t, program)
 			switch {
 			case found == "":
 				t.Errorf("not found in %s", bugMost)
-			case !slices.Contains(strings.Split(part["invariant"], ", "), by):
-				t.Errorf("found by %q, want by %q: %s", by, part["invariant"], found)
+			case !slices.Contains(strings.Split(bug.invariant, ", "), by):
+				t.Errorf("found by %q, want by %q: %s", by, bug.invariant, found)
 			default:
-				t.Logf("%s Found: %s", strings.TrimSpace(string(bug.Comment)), found)
+				t.Logf("%s Found: %s", bug.comment, found)
 			}
 		})
 	}
 }
 
-// plant builds the simulation with before replaced by after in one file.
-func plant(t *testing.T, file, before, after, program string) {
+// bug is a change to a file of the module, or of Go's own library.
+type bug struct {
+	comment, invariant string
+	file               string
+	edits              [][2]string // the text before and after
+}
+
+func readBug(t *testing.T, file string) (b bug) {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("..", filepath.FromSlash(file)))
+	archive, err := txtar.ParseFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := os.ReadFile(path)
+	b.comment = strings.TrimSpace(string(archive.Comment))
+	for _, f := range archive.Files {
+		switch text := strings.TrimSuffix(string(f.Data), "\n"); f.Name {
+		case "file":
+			b.file = text
+		case "invariant":
+			b.invariant = text
+		case "before":
+			b.edits = append(b.edits, [2]string{text})
+		case "after":
+			b.edits[len(b.edits)-1][1] = text
+		}
+	}
+	return b
+}
+
+// plant builds the simulation with files changed.
+func plant(t *testing.T, program string, bugs ...bug) {
+	t.Helper()
+	overlay := map[string]string{}
+	for i, b := range bugs {
+		path, library := strings.CutPrefix(b.file, "GOROOT/")
+		if library {
+			root, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			path = filepath.Join(strings.TrimSpace(string(root)), filepath.FromSlash(path))
+		} else {
+			path = filepath.Join("..", filepath.FromSlash(path))
+		}
+		path, err := filepath.Abs(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(source)
+		for _, e := range b.edits {
+			if n := strings.Count(text, e[0]); n != 1 {
+				t.Fatalf("the text before is %d times in %s, want once: fit it to the code:\n%s", n, b.file, e[0])
+			}
+			text = strings.Replace(text, e[0], e[1], 1)
+		}
+		overlay[path] = fmt.Sprintf("%s.%d.go", program, i)
+		if err := os.WriteFile(overlay[path], []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := json.Marshal(map[string]any{"Replace": overlay})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(source), before); n != 1 {
-		t.Fatalf("the text before is %d times in %s, want once: fit the bug to the code", n, file)
-	}
-	changed := program + ".go"
-	if err := os.WriteFile(changed, []byte(strings.Replace(string(source), before, after, 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(program+".json", overlay, 0o600); err != nil {
+	if err := os.WriteFile(program+".json", list, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", program+".json", "-o", program, ".")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
+}
+
+// order builds the simulation with a runtime in which nothing but the seed decides what
+// goroutines of a bubble do and in which order, as long as they have one processor.
+func order(t *testing.T, program string) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/ordered/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d changes: %v", len(files), err)
+	}
+	var changes []bug
+	for _, file := range files {
+		changes = append(changes, readBug(t, file))
+	}
+	plant(t, program, changes...)
 }
 
 var foundLine = regexp.MustCompile(`(seed \d+ after [^:]+): ([^:]+): (.*)`)

@@ -45,6 +45,7 @@ type judge struct {
 	broken   invariant
 	trace    []string
 	digest   hash.Hash64                                      // of the scheduler's lines
+	course   hash.Hash64                                      // of all changes of the state, and when they were made
 	versions map[string][]*bulkhead.Stamp                     // of every life of a stamp, oldest first
 	told     map[bulkhead.NodeName]map[string]int             // how many versions of a life a node has heard of
 	records  map[string]int                                   // written to a stamp's data, by life
@@ -56,7 +57,7 @@ type judge struct {
 
 func newJudge(f *farm) *judge {
 	return &judge{
-		f: f, digest: fnv.New64a(), versions: map[string][]*bulkhead.Stamp{}, told: map[bulkhead.NodeName]map[string]int{},
+		f: f, digest: fnv.New64a(), course: fnv.New64a(), versions: map[string][]*bulkhead.Stamp{}, told: map[bulkhead.NodeName]map[string]int{},
 		records: map[string]int{}, writers: map[string]map[bulkhead.TaskID]bulkhead.NodeName{}, secret: map[string]string{}, counts: map[string]int{}, since: map[bulkhead.NodeName]time.Time{},
 	}
 }
@@ -110,6 +111,7 @@ func (j *judge) committed(before, after *store.Snapshot, changed []store.Change)
 	defer j.mu.Unlock()
 	stamps := false
 	for _, c := range changed {
+		fmt.Fprintln(j.course, time.Now().UnixNano(), c.Revision, c.Table, c.Key)
 		switch c.Table {
 		case store.Stamps:
 			stamps = true

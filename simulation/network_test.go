@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type network struct {
 	since   map[place]time.Time // of frozen
 	slow    map[place]int       // whose messages take a hundred times as long
 	changed chan struct{}       // closed, and replaced, when something of this changes
-	calls   map[*call]struct{}
+	calls   []*call
 }
 
 // way is one direction between two places.
@@ -43,7 +44,7 @@ type way struct{ from, to place }
 func newNetwork(seed uint64) *network {
 	return &network{
 		seed: seed, dice: map[way]*rand.Rand{}, cuts: map[way]int{}, shut: map[way]time.Time{}, frozen: map[place]int{},
-		since: map[place]time.Time{}, slow: map[place]int{}, changed: make(chan struct{}), calls: map[*call]struct{}{},
+		since: map[place]time.Time{}, slow: map[place]int{}, changed: make(chan struct{}),
 	}
 }
 
@@ -54,13 +55,14 @@ func (n *network) change(do func()) {
 	do()
 	close(n.changed)
 	n.changed = make(chan struct{})
-	for c := range n.calls {
-		if !n.openLocked(c.there) || !n.openLocked(c.back) {
-			delete(n.calls, c)
+	n.calls = slices.DeleteFunc(n.calls, func(c *call) bool {
+		broken := !n.openLocked(c.there) || !n.openLocked(c.back)
+		if broken {
 			c.near.Close()
 			c.far.Close()
 		}
-	}
+		return broken
+	})
 }
 
 func (n *network) cut(on bool, ways ...way) {
@@ -381,14 +383,14 @@ func (n *network) connect(from, to place) *call {
 	c.near, c.far = net.Pipe()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.calls[c] = struct{}{}
+	n.calls = append(n.calls, c)
 	return c
 }
 
 func (n *network) hangUp(c *call) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	delete(n.calls, c)
+	n.calls = slices.DeleteFunc(n.calls, func(other *call) bool { return other == c })
 	c.near.Close()
 	c.far.Close()
 }

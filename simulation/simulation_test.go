@@ -2,16 +2,22 @@ package simulation
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"os"
-	"runtime/debug"
+	"os/exec"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
@@ -20,11 +26,14 @@ import (
 
 var (
 	seedFlag  = flag.Int64("seed", 0, "run this seed only, and print what happens")
-	hoursFlag = flag.Int("hours", 0, "simulate this many hours; default: as many as go into -budget")
+	hoursFlag = flag.Int("hours", 0, "simulate this many seeds; default: as many as go into -budget")
 	budget    = flag.Duration("budget", 20*time.Second, "stop to begin seeds after this time")
 	first     = flag.Int64("first", 1, "the first seed")
 	mostFlag  = flag.Int("most", 1, "stop after so many seeds that fail")
 	rounds    = flag.Int("rounds", 3, "rounds of a seed")
+	ordered   = flag.Bool("ordered", false, "build a program in which the seed decides everything, and run that")
+	times     = flag.Int("times", 1, "run every seed so often, and demand the same course each time")
+	resultIn  = flag.String("result", "", "write what came of -seed to this file, and print nothing")
 )
 
 const (
@@ -34,44 +43,79 @@ const (
 	roundCalm     = 8 * time.Minute
 )
 
-// gcPercent lets the heap grow to a few hundred megabytes: collecting it is a fifth of
-// the work otherwise.
-const gcPercent = 400
-
 // TestSimulation simulates hours of a farm, one of each seed, and prints how many. A
-// seed that fails prints how to run it again.
+// seed that fails prints how to run it again. Every seed has a process of its own.
 func TestSimulation(t *testing.T) {
-	if *seedFlag != 0 {
-		r := run(t, *seedFlag, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: pretended})))
-		t.Logf("schedule %016x", r.digest)
-		r.report(t)
-		return
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
+	if *ordered {
+		program = filepath.Join(t.TempDir(), "ordered.test")
+		order(t, program)
+	}
+	switch {
+	case *resultIn != "":
+		b, err := json.Marshal(run(t, *seedFlag, slog.New(slog.DiscardHandler)))
+		if err == nil {
+			err = os.WriteFile(*resultIn, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	case *seedFlag != 0 && *ordered:
+		cmd := command(t, program, *seedFlag, "-test.v")
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
+			t.Error(err)
+		}
+	case *seedFlag != 0:
+		r := run(t, *seedFlag, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: pretended})))
+		t.Logf("schedule %016x, course %016x", r.Digest, r.Course)
+		r.report(t)
+	default:
+		many(t, program)
+	}
+}
+
+// many runs seeds.
+func many(t *testing.T, program string) {
 	began := time.Now()
 	var mu sync.Mutex // guards what follows
-	next, failed, total := *first, 0, results{counts: map[string]int{}}
+	next, failed, total := *first, 0, results{Counts: map[string]int{}}
 	var workers sync.WaitGroup
-	for range 2 {
+	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for {
 				mu.Lock()
 				seed := next
-				next++
 				over := time.Since(began) >= *budget
 				if *hoursFlag > 0 {
 					over = seed-*first >= int64(*hoursFlag)
 				}
-				over = over || failed >= *mostFlag
-				mu.Unlock()
-				if over {
+				if over || failed >= *mostFlag {
+					mu.Unlock()
 					return
 				}
-				r := run(t, seed, slog.New(slog.DiscardHandler))
+				next++
+				mu.Unlock()
+				r, err := start(t, program, seed)
+				for range *times - 1 {
+					again, wrong := start(t, program, seed)
+					if err = errors.Join(err, wrong); err == nil && again.Course != r.Course {
+						err = fmt.Errorf("its course is %016x and %016x", r.Course, again.Course)
+					}
+				}
+				switch {
+				case err != nil:
+					t.Errorf("seed %d: %v", seed, err)
+				case *times > 1:
+					t.Logf("seed %d: course %016x, %d times", seed, r.Course, *times)
+				}
 				r.report(t)
 				mu.Lock()
 				total.add(r)
-				if r.verdict != "" {
+				if err != nil || r.Verdict != "" {
 					failed++
 				}
 				mu.Unlock()
@@ -81,10 +125,33 @@ func TestSimulation(t *testing.T) {
 	workers.Wait()
 	took := time.Since(began)
 	t.Logf("%.1f hours of %d nodes and %d servers in %s: %.0f hours an hour; seeds %d to %d, %d steps, %d changes of the state",
-		total.time.Hours(), nodeCount, serverCount, took.Round(time.Second), total.time.Hours()/took.Hours(), *first, next-1, total.steps, total.revisions)
-	for _, kind := range slices.Sorted(maps.Keys(total.counts)) {
-		t.Logf("%7d %s", total.counts[kind], kind)
+		total.Time.Hours(), nodeCount, serverCount, took.Round(time.Second), total.Time.Hours()/took.Hours(), *first, next-1, total.Steps, total.Revisions)
+	for _, kind := range slices.Sorted(maps.Keys(total.Counts)) {
+		t.Logf("%7d %s", total.Counts[kind], kind)
 	}
+}
+
+// command runs a seed in a process of its own. That uses one processor, so that several
+// go on beside each other, and collects no garbage before there is a gigabyte of it: a
+// seed makes a few hundred megabytes.
+func command(t *testing.T, program string, seed int64, args ...string) *exec.Cmd {
+	args = append([]string{"-test.run", "TestSimulation$", "-seed", fmt.Sprint(seed), "-rounds", fmt.Sprint(*rounds)}, args...)
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=1GiB")
+	return cmd
+}
+
+// start runs a seed and returns what came of it.
+func start(t *testing.T, program string, seed int64) (r result, err error) {
+	file, err := os.CreateTemp(t.TempDir(), "result-*.json")
+	if err != nil {
+		return r, err
+	}
+	defer file.Close()
+	if out, err := command(t, program, seed, "-result", file.Name()).CombinedOutput(); err != nil {
+		return r, fmt.Errorf("%w\n%s", err, out)
+	}
+	return r, json.NewDecoder(file).Decode(&r)
 }
 
 // pretended shows pretended times in the log.
@@ -97,25 +164,26 @@ func pretended(_ []string, a slog.Attr) slog.Attr {
 
 // result is what came of a seed.
 type result struct {
-	seed      int64
-	broken    invariant
-	verdict   string
-	trace     []string
-	digest    uint64
-	time      time.Duration
-	steps     int
-	revisions int64
-	counts    map[string]int
+	Seed      int64
+	Broken    invariant
+	Verdict   string
+	Trace     []string
+	Digest    uint64
+	Course    uint64
+	Time      time.Duration
+	Steps     int
+	Revisions int64
+	Counts    map[string]int
 }
 
 type results result
 
 func (t *results) add(r result) {
-	t.time += r.time
-	t.steps += r.steps
-	t.revisions += r.revisions
-	for kind, n := range r.counts {
-		t.counts[kind] += n
+	t.Time += r.Time
+	t.Steps += r.Steps
+	t.Revisions += r.Revisions
+	for kind, n := range r.Counts {
+		t.Counts[kind] += n
 	}
 }
 
@@ -124,11 +192,14 @@ const shown = 60
 
 func (r result) report(t *testing.T) {
 	t.Helper()
-	if r.verdict == "" {
+	if r.Verdict == "" {
 		return
 	}
-	t.Errorf("seed %d after %s: %s: %s\n%s\nagain: go test ./simulation -run 'TestSimulation$' -seed=%d", r.seed, r.time, r.broken, r.verdict,
-		strings.Join(r.trace[max(0, len(r.trace)-shown):], "\n"), r.seed)
+	again := fmt.Sprintf("go test ./simulation -run 'TestSimulation$' -seed=%d", r.Seed)
+	if *ordered {
+		again += " -ordered"
+	}
+	t.Errorf("seed %d after %s: %s: %s\n%s\nagain: %s", r.Seed, r.Time, r.Broken, r.Verdict, strings.Join(r.Trace, "\n"), again)
 }
 
 // run runs a seed in pretended time.
@@ -138,6 +209,7 @@ func run(t *testing.T, seed int64, log *slog.Logger) (r result) {
 		folder = dir
 		defer os.RemoveAll(dir)
 	}
+	cryptotest.SetGlobalRandom(t, uint64(seed))
 	synctest.Test(t, func(t *testing.T) {
 		s := &scheduler{seed: seed, dice: rand.New(rand.NewPCG(uint64(seed), 1)), farm: newFarm(t, folder, uint64(seed), log)}
 		s.tenants = tenants(s.farm)
@@ -146,8 +218,8 @@ func run(t *testing.T, seed int64, log *slog.Logger) (r result) {
 		s.farm.stop()
 		j := s.farm.judge
 		r = result{
-			seed: seed, broken: j.broken, verdict: j.verdict, trace: j.trace, digest: j.digest.Sum64(), time: time.Since(began),
-			steps: s.steps, revisions: s.farm.shared.View().Revision, counts: j.counts,
+			Seed: seed, Broken: j.broken, Verdict: j.verdict, Trace: j.trace[max(0, len(j.trace)-shown):], Digest: j.digest.Sum64(), Course: j.course.Sum64(),
+			Time: time.Since(began), Steps: s.steps, Revisions: s.farm.shared.View().Revision, Counts: j.counts,
 		}
 	})
 	return r

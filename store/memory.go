@@ -28,7 +28,7 @@ type Shared struct {
 	revision int64
 	keys     map[string]memoryKey
 	truth    *mirror // of the newest revision
-	servers  map[*memory]struct{}
+	servers  []*memory
 	// contenders are for the office of leader, in the order in which they came; the
 	// first has it.
 	contenders []*contender
@@ -54,7 +54,7 @@ type Link interface {
 // NewShared is an empty state. committed, unless nil, is told of every change while
 // nothing else can happen to the state: it must not call back.
 func NewShared(committed func(before, after *Snapshot, changed []Change)) *Shared {
-	return &Shared{committed: committed, keys: map[string]memoryKey{}, truth: newMirror(), servers: map[*memory]struct{}{}}
+	return &Shared{committed: committed, keys: map[string]memoryKey{}, truth: newMirror()}
 }
 
 // View is the state itself, which a server may not have heard of yet.
@@ -68,7 +68,7 @@ func (s *Shared) Open(c Config, link Link) *Store {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.mirror.current.Store(s.truth.current.Load())
-	s.servers[e] = struct{}{}
+	s.servers = append(s.servers, e)
 	return newStore(c, e, e.mirror)
 }
 
@@ -106,7 +106,7 @@ func (s *Shared) nextLocked(changes []change) int64 {
 	if s.committed != nil {
 		s.committed(before, after, notes)
 	}
-	for e := range s.servers {
+	for _, e := range s.servers {
 		e.pending = append(e.pending, batch{after, notes})
 		if e.link == nil {
 			e.followLocked(s.revision)
@@ -368,7 +368,7 @@ func (e *memory) close() error {
 	s := e.shared
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.servers, e)
+	s.servers = slices.DeleteFunc(s.servers, func(other *memory) bool { return other == e })
 	if e.mirror.current.Load().Revision != s.revision {
 		return nil // it is behind
 	}

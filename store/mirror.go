@@ -14,7 +14,7 @@ type mirror struct {
 	mu       sync.Mutex // guards what follows, and the order of storing current
 	err      error      // set once: nothing feeds the mirror any more
 	waiters  []waiter
-	watchers map[*watcher]struct{}
+	watchers []*watcher
 }
 
 type waiter struct {
@@ -30,7 +30,7 @@ type change struct {
 }
 
 func newMirror() *mirror {
-	m := &mirror{watchers: map[*watcher]struct{}{}}
+	m := &mirror{}
 	m.current.Store(&Snapshot{})
 	return m
 }
@@ -81,7 +81,7 @@ func (m *mirror) publish(next *Snapshot, notes []Change) {
 	}
 	clear(m.waiters[len(waiting):])
 	m.waiters = waiting
-	for w := range m.watchers {
+	for _, w := range m.watchers {
 		w.add(notes)
 	}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -43,7 +44,7 @@ func (s *Store) WatchMany(ctx context.Context) (*Snapshot, <-chan []Change) {
 func watch[T any](ctx context.Context, m *mirror, take func(*watcher) (T, bool)) (*Snapshot, <-chan T) {
 	w := &watcher{wake: make(chan struct{}, 1), revision: map[Change]int64{}}
 	m.mu.Lock()
-	m.watchers[w] = struct{}{}
+	m.watchers = append(m.watchers, w)
 	snapshot := m.current.Load()
 	m.mu.Unlock()
 
@@ -53,7 +54,7 @@ func watch[T any](ctx context.Context, m *mirror, take func(*watcher) (T, bool))
 		defer func() {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			delete(m.watchers, w)
+			m.watchers = slices.DeleteFunc(m.watchers, func(other *watcher) bool { return other == w })
 		}()
 		for {
 			select {
