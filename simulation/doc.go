@@ -32,7 +32,9 @@
 //     gateway routes every stamp. Of a stamp that was purged no node keeps tasks or data.
 //   - no process fails: servers and agents end only when they are told to.
 //
-// A seed decides what goes wrong, when, and how long messages take. It does not decide in
-// which order goroutines run that are woken at the same moment, nor what crypto/rand says:
-// a seed that fails once may pass the next time. See docs/reliability.md.
+// A seed decides what goes wrong, when, how long messages take, and what crypto/rand says.
+// With -ordered it decides everything else, too: the program is built with the changes to
+// Go's runtime in testdata/ordered, by which goroutines that are woken at the same moment
+// run in the same order each time, and a seed that fails once fails again. See
+// docs/reliability.md.
 package simulation

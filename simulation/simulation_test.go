@@ -132,8 +132,7 @@ func many(t *testing.T, program string) {
 }
 
 // command runs a seed in a process of its own. That uses one processor, so that several
-// go on beside each other, and collects no garbage before there is a gigabyte of it: a
-// seed makes a few hundred megabytes.
+// go on beside each other, and collects garbage only where collect does.
 func command(t *testing.T, program string, seed int64, args ...string) *exec.Cmd {
 	args = append([]string{"-test.run", "TestSimulation$", "-seed", fmt.Sprint(seed), "-rounds", fmt.Sprint(*rounds)}, args...)
 	cmd := exec.CommandContext(t.Context(), program, args...)
@@ -266,8 +265,19 @@ func (s *scheduler) run() {
 func (s *scheduler) sleep(d time.Duration) {
 	time.Sleep(d + time.Duration(s.dice.Int64N(1_000_000)))
 	synctest.Wait()
-	s.steps++
+	if s.steps++; s.steps%100 == 0 {
+		collect()
+	}
 	s.farm.judge.look()
+}
+
+// collect collects garbage if there is much: at a moment when nothing runs whose order it
+// could change.
+func collect() {
+	var m runtime.MemStats
+	if runtime.ReadMemStats(&m); m.HeapAlloc > 64<<20 {
+		runtime.GC()
+	}
 }
 
 // trouble is the first part of a round.

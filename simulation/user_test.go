@@ -128,7 +128,7 @@ func (u *tenant) done(verb string, was, next wish, got api.Stamp, err error) {
 		now, ok := u.f.shared.View().Stamps.Get(bulkhead.StampName(u.name))
 		switch {
 		case verb == "purge" && (!ok || now.UID != got.UID):
-		case verb == "delete" && !ok: // it had no place, so nothing of it is kept
+		case verb == "delete" && now.Node == "": // it had no place, so nothing of it is kept
 			u.unsure = true
 			return
 		case !ok || now.UID != got.UID || now.Generation < got.Generation:
