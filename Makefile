@@ -39,7 +39,7 @@ check: ## what a reviewer runs: format, vet, staticcheck, tidy, generated files
 	@scripts/check
 
 simulation: ## 1,000 hours of a farm under faults, in pretended time
-	go test ./simulation -run 'TestSimulation$$' -hours 810 -ordered -timeout 60m -v
+	go test ./simulation -run 'TestSimulation$$' -seeds 810 -ordered -timeout 60m -v
 
 golden: ## rewrite the golden files; read the difference
 	go test ./compose ./cli -update

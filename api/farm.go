@@ -221,35 +221,26 @@ func (s *Server) updateNode(ctx context.Context, text string, u NodeUpdate) (Nod
 	if err != nil {
 		return NodeView{}, err
 	}
-	var node bulkhead.Node
-	err = s.c.Store.Update(ctx, func(tx *store.Tx) error {
-		was, ok := tx.Nodes.Get(name)
-		if !ok {
-			return noNode(name)
-		}
-		node, _ = tx.Nodes.Get(name)
+	node, err := s.changeNode(ctx, name, func(n *bulkhead.Node) (kind, what string) {
+		was := n.Bound.String()
 		if u.Region != nil {
-			node.Bound.Region = *u.Region
+			n.Bound.Region = *u.Region
 		}
 		if u.Zone != nil {
-			node.Bound.Zone = *u.Zone
+			n.Bound.Zone = *u.Zone
+		}
+		if n.Bound.Labels == nil {
+			n.Bound.Labels = map[string]string{}
 		}
 		for _, label := range u.Unset {
-			delete(node.Bound.Labels, label)
+			delete(n.Bound.Labels, label)
 		}
-		if node.Bound.Labels == nil {
-			node.Bound.Labels = map[string]string{}
+		maps.Copy(n.Bound.Labels, u.Labels)
+		n.Settle()
+		if is := n.Bound.String(); is != was {
+			return "node.bound", "is bound to " + cmp.Or(is, "nothing")
 		}
-		maps.Copy(node.Bound.Labels, u.Labels)
-		node.Settle()
-		if err := node.CheckLabels(); err != nil {
-			return err
-		}
-		if is := node.Bound.String(); is != was.Bound.String() {
-			tx.Nodes.Put(node)
-			tx.Event(bulkhead.Event{Type: "node.bound", Node: name, Actor: actor(ctx), Message: fmt.Sprintf("node %s is bound to %s", name, cmp.Or(is, "nothing"))})
-		}
-		return nil
+		return "", ""
 	})
 	if err != nil {
 		return NodeView{}, err
@@ -274,6 +265,9 @@ func (s *Server) changeNode(ctx context.Context, name bulkhead.NodeName, change 
 		kind, what := change(&node)
 		if kind == "" {
 			return nil
+		}
+		if err := node.CheckLabels(); err != nil {
+			return err
 		}
 		tx.Nodes.Put(node)
 		tx.Event(bulkhead.Event{Type: kind, Node: name, Actor: actor(ctx), Message: fmt.Sprintf("node %s %s", name, what)})

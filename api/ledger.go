@@ -137,15 +137,12 @@ func (n *nodeAPI) enter(tx *store.Tx, e *entry) error {
 		return errRemoved
 	}
 	if e.opens {
-		e.session = node.Session + 1
-		node.Session = e.session
-		tx.Nodes.Put(node)
-	}
-	if len(e.reports) > 0 && e.session != node.Session {
+		e.session = node.Session + 1 // recorded with what the node says of itself
+	} else if len(e.reports) > 0 && e.session != node.Session {
 		return errReplaced
 	}
 	for _, r := range e.reports {
-		n.enterReport(tx, e.node, r)
+		n.enterReport(tx, e, r)
 	}
 	if !e.silent.IsZero() && n.dispatch.session(e.node) == nil && node.Server == n.s.c.Name && node.Silent.IsZero() {
 		node.Silent = e.silent.UTC()
@@ -157,10 +154,11 @@ func (n *nodeAPI) enter(tx *store.Tx, e *entry) error {
 // enterReport writes one report. A status that does not fit (another life of the
 // stamp, another node, an older epoch) is left out: its node will hear, or has heard,
 // that the stamp is not its own.
-func (n *nodeAPI) enterReport(tx *store.Tx, name bulkhead.NodeName, r bulkhead.NodeReport) {
+func (n *nodeAPI) enterReport(tx *store.Tx, e *entry, r bulkhead.NodeReport) {
+	name := e.node
 	switch {
 	case r.Node != nil:
-		n.enterNode(tx, name, *r.Node)
+		n.enterNode(tx, e, *r.Node)
 	case r.Status != nil:
 		st := *r.Status
 		stamp, ok := tx.Stamps.Peek(st.Name)
@@ -172,21 +170,21 @@ func (n *nodeAPI) enterReport(tx *store.Tx, name bulkhead.NodeName, r bulkhead.N
 	case r.Arrival != nil:
 		enterArrival(tx, name, *r.Arrival)
 	case r.Event != nil:
-		e := *r.Event
-		if e.Stamp != "" {
-			if stamp, ok := tx.Stamps.Peek(e.Stamp); !ok || stamp.Node != name {
+		event := *r.Event
+		if event.Stamp != "" {
+			if stamp, ok := tx.Stamps.Peek(event.Stamp); !ok || stamp.Node != name {
 				return
 			}
 		}
-		e.Node, e.Actor = name, "" // a node acts for nobody
-		tx.Event(e)
+		event.Node, event.Actor = name, "" // a node acts for nobody
+		tx.Event(event)
 	}
 }
 
 // enterNode takes a node's word for what it is; what operators and servers have set
 // stays.
-func (n *nodeAPI) enterNode(tx *store.Tx, name bulkhead.NodeName, node bulkhead.Node) {
-	now := n.s.c.Now().UTC()
+func (n *nodeAPI) enterNode(tx *store.Tx, e *entry, node bulkhead.Node) {
+	name, now := e.node, n.s.c.Now().UTC()
 	was, _ := tx.Nodes.Peek(name)
 	err := node.CheckLabels()
 	node.Bound, node.Said = was.Bound, bulkhead.Attributes{Region: node.Region, Zone: node.Zone, Labels: node.Labels}
@@ -205,7 +203,7 @@ func (n *nodeAPI) enterNode(tx *store.Tx, name bulkhead.NodeName, node bulkhead.
 	}
 	node.Aside = node.Aside[:min(len(node.Aside), bulkhead.MostAside)]
 	node.Name, node.UID, node.Joined = name, was.UID, was.Joined
-	node.Cordoned, node.Draining, node.Session = was.Cordoned, was.Draining, was.Session
+	node.Cordoned, node.Draining, node.Session = was.Cordoned, was.Draining, e.session
 	node.State, node.Seen, node.Server, node.Silent, node.Spared = bulkhead.NodeReady, now, n.s.c.Name, time.Time{}, time.Time{}
 	tx.Nodes.Put(node)
 	if was.State != bulkhead.NodeReady {

@@ -544,10 +544,10 @@ func (s *nodeSession) entry(reports ...bulkhead.NodeReport) *entry {
 }
 
 // still ends the session of a node that is no longer of the farm, or whose record says
-// that its session is another one, or with another server: that one may be right, or may have written
-// late what it had heard before; when the node calls again it is clear. It sets the
-// record right of one that passes for silent while it speaks: the servers were cut off
-// from each other, not the node.
+// that its session is another one, or with another server: that one may be right, or may
+// have written late what it had heard before; when the node calls again it is clear. It
+// sets the record right of one that passes for silent while it speaks: the servers were
+// cut off from each other, not the node.
 func (n *nodeAPI) still(ctx context.Context, session *nodeSession, conn NodeConn) error {
 	view := n.s.c.Store.View()
 	if node, ok := view.Nodes.Get(session.node); ok && node.UID == session.uid {

@@ -211,3 +211,33 @@ func TestTokensAtEveryServer(t *testing.T) {
 		}
 	}
 }
+
+// TestStaleTokens: tokens that ran out long ago go by and by, others stay.
+func TestStaleTokens(t *testing.T) {
+	f := newFixture(t)
+	f.nodeListener()
+	f.update(func(tx *store.Tx) {
+		for i := range 2*staleEvery - 1 {
+			k := bulkhead.JoinToken{ID: fmt.Sprintf("old-%03d", i), Expires: time.Now().Add(-25 * time.Hour)}
+			if i < 2 {
+				k.ID, k.Expires = fmt.Sprintf("young-%d", i), time.Now().Add(-23*time.Hour)
+			}
+			tx.JoinTokens.Put(k)
+		}
+	})
+	for range 3 {
+		f.token("node")
+	}
+	young, old := 0, 0
+	for k := range f.store.View().JoinTokens.All() {
+		switch {
+		case strings.HasPrefix(k.ID, "old-"):
+			old++
+		case strings.HasPrefix(k.ID, "young-"):
+			young++
+		}
+	}
+	if old != staleEvery-3 || young != 2 {
+		t.Errorf("%d old and %d younger tokens are left", old, young)
+	}
+}

@@ -21,8 +21,9 @@ func (c *command) tokenCreate() *cobra.Command {
 		Use: "create", Short: "Make a token by which one machine joins, once, or one for an operator",
 		Long: `Make a token. One for a node or a server lets one machine join, once, within ten
 minutes; --region, --zone and --label bind the node: it has them whatever it says of
-itself, and is not let in if it says otherwise. One for an admin, who may do everything, or a viewer, who looks, lets the
-operator of that name use the API until it is revoked, or runs out by --ttl.
+itself, and is not let in if it says otherwise. One for an admin, who may do everything,
+or a viewer, who looks, lets the operator of that name use the API until it is revoked, or
+runs out by --ttl.
 
 A token is shown now and never again.`,
 		Example: `  bulkhead token create                                     for a node

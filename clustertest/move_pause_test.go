@@ -14,7 +14,7 @@ import (
 // steps, for longer than its lease: it wakes with an epoch that may be another's by then.
 // What it had taken on before, it must not go on with. Its tasks run meanwhile.
 func moveThroughPauses(t *testing.T, f *trio) {
-	n1, n2, n3 := f.nodes[0], f.nodes[1], f.nodes[2]
+	n3 := f.nodes[2]
 	pause := 12 * time.Second // the lease is 10 s
 	if trials(2, 200) > 2 {
 		pause = time.Minute
@@ -34,26 +34,10 @@ func moveThroughPauses(t *testing.T, f *trio) {
 	client := f.servers[0].Client(f.servers[1:]...)
 	for i := range trials(2, 200) {
 		p := pauses[i%len(pauses)]
-		from, to := f.nodeOf("globex"), n2
-		if from == n2 {
-			to = n1
-		}
+		from, to := f.between()
 		victim := map[string]*Machine{"from": from, "to": to}[p.who]
 		began := time.Now()
-		if _, err := client.MoveStamp(t.Context(), "globex", to.Name); err != nil {
-			t.Fatal(err)
-		}
-		seen := false
-		for !seen {
-			s, err := client.Stamp(t.Context(), "globex")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if s.Move.Ended != nil {
-				break
-			}
-			seen = s.Move.Phase == p.phase
-		}
+		seen := f.began(client, to, p.phase)
 		victim.Signal(syscall.SIGSTOP)
 		time.Sleep(pause)
 		victim.Signal(syscall.SIGCONT)

@@ -210,8 +210,8 @@ type killed struct {
 // or the stamp stays where it is; either way it runs in one place, with all that was
 // acknowledged.
 func moveThroughKills(t *testing.T, f *trio) {
-	n1, n2 := f.nodes[0], f.nodes[1]
-	n1.blob(f.servers[0].Stamp("globex"), "blob", 150<<20)
+	n1 := f.nodes[0]
+	f.nodeOf("globex").blob(f.servers[0].Stamp("globex"), "blob", 150<<20)
 	end := f.oneWriter("globex")
 	defer end()
 	path := "/data/killed"
@@ -230,27 +230,11 @@ func moveThroughKills(t *testing.T, f *trio) {
 	for i := range trials(len(kills), 1000) {
 		k := kills[i%len(kills)]
 		leader, others := f.leader()
-		from, to := f.nodeOf("globex"), n2
-		if from == n2 {
-			to = n1
-		}
+		from, to := f.between()
 		victim := map[string]*Machine{"from": from, "to": to, "leader": leader}[k.who]
 		client := others[0].Client(others[1])
 		began := time.Now()
-		if _, err := client.MoveStamp(t.Context(), "globex", to.Name); err != nil {
-			t.Fatal(err)
-		}
-		seen := false
-		for !seen {
-			s, err := client.Stamp(t.Context(), "globex")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if s.Move.Ended != nil {
-				break
-			}
-			seen = s.Move.Phase == k.phase
-		}
+		seen := f.began(client, to, k.phase)
 		victim.Kill()
 		if k.who == "leader" {
 			f.again(victim)
@@ -327,19 +311,31 @@ func movedAndBack(t *testing.T, f *trio) {
 	}
 }
 
-// began moves globex and waits until that has come to a phase.
-func (f *trio) began(client *api.Client, to *Machine, phase bulkhead.TransferPhase) {
+// between are the node that globex is on, and n1 or n2 to move it to.
+func (f *trio) between() (from, to *Machine) {
+	f.T.Helper()
+	if from = f.nodeOf("globex"); from == f.nodes[1] {
+		return from, f.nodes[0]
+	}
+	return from, f.nodes[1]
+}
+
+// began moves globex and waits until that has come to a phase; false: it ended before
+// anybody saw it there.
+func (f *trio) began(client *api.Client, to *Machine, phase bulkhead.TransferPhase) bool {
 	f.T.Helper()
 	if _, err := client.MoveStamp(f.T.Context(), "globex", to.Name); err != nil {
 		f.T.Fatal(err)
 	}
 	for {
 		s, err := client.Stamp(f.T.Context(), "globex")
-		if err != nil || s.Move.Ended != nil {
-			f.T.Fatalf("%+v %v", s.Move, err)
-		}
-		if s.Move.Phase == phase {
-			return
+		switch {
+		case err != nil:
+			f.T.Fatal(err)
+		case s.Move.Ended != nil:
+			return false
+		case s.Move.Phase == phase:
+			return true
 		}
 	}
 }
@@ -374,14 +370,11 @@ func moveThroughCuts(t *testing.T, f *trio) {
 // false when the move had gone on before the cut: then the stamp is there.
 func (f *trio) cutWhile(client *api.Client, phase bulkhead.TransferPhase) bool {
 	f.T.Helper()
-	from, to := f.nodeOf("globex"), f.nodes[1]
-	if from == to {
-		to = f.nodes[0]
-	}
+	from, to := f.between()
 	defer f.oneWriter("globex")()
 	path := fmt.Sprintf("/data/cut-%s-%s", phase, from.Name)
 	w := Write([]*Machine{from, f.nodes[2]}, "globex", path)
-	f.began(client, to, phase)
+	f.began(client, to, phase) // or it has ended: then the cut is too late
 	to.Cut("both", append(slices.Clone(f.servers), from, f.nodes[2])...)
 	var s api.Stamp
 	f.servers[0].Until(2*time.Minute, "the move is given up or has gone on", func() (err error) {

@@ -203,7 +203,7 @@ func New(config Config) (*Gateway, error) {
 	g.http2.Protocols = new(http.Protocols)
 	g.http2.Protocols.SetUnencryptedHTTP2(true)
 	if c.Hop != nil {
-		d := &doors{}
+		d := newDoors()
 		g.hop1, g.hop2 = newHop(c.Hop, d, "http/1.1"), newHop(c.Hop, d, "h2")
 	}
 	g.proxyLog = slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug)

@@ -43,12 +43,11 @@ type doors struct {
 // mostDials is how many at a time.
 const mostDials = 16
 
+func newDoors() *doors { return &doors{of: map[bulkhead.NodeName]*semaphore.Weighted{}} }
+
 func (d *doors) to(node bulkhead.NodeName) *semaphore.Weighted {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.of == nil {
-		d.of = map[bulkhead.NodeName]*semaphore.Weighted{}
-	}
 	if d.of[node] == nil {
 		d.of[node] = semaphore.NewWeighted(mostDials)
 	}

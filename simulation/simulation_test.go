@@ -26,7 +26,7 @@ import (
 
 var (
 	seedFlag  = flag.Int64("seed", 0, "run this seed only, and print what happens")
-	hoursFlag = flag.Int("hours", 0, "simulate this many seeds; default: as many as go into -budget")
+	seedsFlag = flag.Int("seeds", 0, "simulate this many seeds; default: as many as go into -budget")
 	budget    = flag.Duration("budget", 20*time.Second, "stop to begin seeds after this time")
 	first     = flag.Int64("first", 1, "the first seed")
 	mostFlag  = flag.Int("most", 1, "stop after so many seeds that fail")
@@ -90,8 +90,8 @@ func many(t *testing.T, program string) {
 				mu.Lock()
 				seed := next
 				over := time.Since(began) >= *budget
-				if *hoursFlag > 0 {
-					over = seed-*first >= int64(*hoursFlag)
+				if *seedsFlag > 0 {
+					over = seed-*first >= int64(*seedsFlag)
 				}
 				if over || failed >= *mostFlag {
 					mu.Unlock()
