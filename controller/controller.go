@@ -62,8 +62,8 @@ func (c *Controller) Run(ctx context.Context) error {
 const (
 	// retry is the pause after a step that could not be written.
 	retry = time.Second
-	// lookPause is how long changes of nodes are gathered before all are looked at: what
-	// follows from silence takes seconds, and thousands may come back at once.
+	// lookPause is at least between two looks at all nodes: what follows from silence takes
+	// seconds, and thousands may fall silent or come back at once.
 	lookPause = 100 * time.Millisecond
 	// mostSteps is how many steps are written in one transaction; each writes a stamp
 	// and an event, and one that preempts writes more.

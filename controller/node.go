@@ -15,17 +15,21 @@ import (
 const never = 100 * 365 * 24 * time.Hour
 
 // nodes plans what the silence of nodes means, writes it, and tells when to look
-// again.
+// again: not at once, or a farm whose nodes are silent by the thousand, each since another
+// moment, would be looked through for every one of them.
 func (r *reign) nodes(ctx context.Context) (wake time.Time, err error) {
 	view, now := r.c.Store.View(), r.c.Now()
 	silence := plan.Silence{Lease: r.c.Lease, LostAfter: r.c.LostAfter}
-	next := plan.Nodes(slices.Collect(view.Nodes.All()), func(server bulkhead.NodeName) bool {
+	next := plan.Nodes(view.Nodes.All(), func(server bulkhead.NodeName) bool {
 		_, ok := view.Present.Get(server)
 		return ok
 	}, silence, now)
-	wake = next.Wake
-	if wake.IsZero() {
-		wake = now.Add(never)
+	wake = now.Add(never)
+	if soon := now.Add(lookPause); !next.Wake.IsZero() {
+		wake = next.Wake
+		if wake.Before(soon) {
+			wake = soon
+		}
 	}
 	for steps := range slices.Chunk(next.Steps, 200) {
 		if err := r.leader.Update(ctx, func(tx *store.Tx) error { return stepNodes(tx, view, steps, now) }); err != nil {

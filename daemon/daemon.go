@@ -39,6 +39,11 @@ import (
 // sessions and stamps are looked through again and again.
 const serverGarbage = 200
 
+// serverMemory is from when on a server would rather spend time than memory: garbage is
+// then collected as often as it takes to stay there. The largest farms come to it. What
+// it maps of its state's file is not in it.
+const serverMemory = 3 << 30
+
 // Run runs Bulkhead until ctx ends or a part of it fails. The tasks of stamps go
 // on running after that. What cannot work (a port in use, a data folder of
 // another instance, no containerd, a token that is not valid) is refused before
@@ -53,6 +58,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	if c.Server && os.Getenv("GOGC") == "" {
 		defer debug.SetGCPercent(debug.SetGCPercent(serverGarbage))
+	}
+	if c.Server && os.Getenv("GOMEMLIMIT") == "" {
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(serverMemory))
 	}
 	p := &process{
 		c: c, listeners: map[string]net.Listener{}, metrics: prometheus.NewRegistry(), routes: make(chan struct{}, 1),

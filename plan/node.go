@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -43,7 +44,7 @@ const massShare = 3
 // Nodes decides what silence means. present tells which servers live: a node whose
 // session was with one that does not is silent from when that is noticed. Nothing
 // is decided about a node that speaks.
-func Nodes(nodes []bulkhead.Node, present func(bulkhead.NodeName) bool, s Silence, now time.Time) NodesPlan {
+func Nodes(nodes iter.Seq[bulkhead.Node], present func(bulkhead.NodeName) bool, s Silence, now time.Time) NodesPlan {
 	var p NodesPlan
 	wake := func(at time.Time) {
 		if p.Wake.IsZero() || at.Before(p.Wake) {
@@ -61,7 +62,7 @@ func Nodes(nodes []bulkhead.Node, present func(bulkhead.NodeName) bool, s Silenc
 			"%d nodes of %s are silent at once (%s): nothing is moved there until they answer or are removed", len(silent), where, some(silent))})
 	}
 	slices.SortFunc(p.Alarms, func(a, b bulkhead.Alarm) int { return cmp.Compare(a.Name, b.Name) })
-	for _, n := range nodes {
+	for n := range nodes {
 		switch {
 		case n.Silent.IsZero() && n.Server != "" && !present(n.Server):
 			p.Steps = append(p.Steps, NodeStep{Node: n.Name, Silent: true, Reason: fmt.Sprintf("server %s, which had its session, is gone", n.Server)})
@@ -103,9 +104,9 @@ func doubted(n bulkhead.Node) time.Time {
 
 // massSilence is the silent nodes of each region in which there are too many to
 // believe that they have died.
-func massSilence(nodes []bulkhead.Node, s Silence, now time.Time) map[string][]string {
+func massSilence(nodes iter.Seq[bulkhead.Node], s Silence, now time.Time) map[string][]string {
 	all, silent := map[string]int{}, map[string][]string{}
-	for _, n := range nodes {
+	for n := range nodes {
 		if n.State == bulkhead.NodeLost { // given up already
 			continue
 		}

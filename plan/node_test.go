@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func TestNodes_SilenceIsFollowedByStates(t *testing.T) {
 		{time.Minute, bulkhead.NodeUnreachable, bulkhead.NodeLost, 0},
 		{time.Hour, bulkhead.NodeLost, "", 0},
 	} {
-		p := Nodes(quietNodes(4, 1, c.since, c.was, now), allPresent, silence, now)
+		p := Nodes(slices.Values(quietNodes(4, 1, c.since, c.was, now)), allPresent, silence, now)
 		var got bulkhead.NodeState
 		if len(p.Steps) > 0 {
 			got = p.Steps[0].State
@@ -58,7 +59,7 @@ func TestNodes_SilenceIsFollowedByStates(t *testing.T) {
 // count as silent.
 func TestNodes_ServerGone(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	p := Nodes(quietNodes(2, 0, 0, "", now), func(s bulkhead.NodeName) bool { return s != "s1" }, silence, now)
+	p := Nodes(slices.Values(quietNodes(2, 0, 0, "", now)), func(s bulkhead.NodeName) bool { return s != "s1" }, silence, now)
 	if len(p.Steps) != 2 || !p.Steps[0].Silent || p.Steps[0].State != "" || !strings.Contains(p.Steps[0].Reason, "server s1") {
 		t.Errorf("%+v", p)
 	}
@@ -73,7 +74,7 @@ func TestNodes_MassSilenceFreezes(t *testing.T) {
 	}{{1, 1, false}, {2, 1, false}, {2, 2, true}, {3, 1, false}, {3, 2, true}, {6, 2, false}, {6, 3, true}, {9, 3, false}, {9, 4, true}} {
 		nodes := quietNodes(c.nodes, c.quiet, time.Hour, bulkhead.NodeUnreachable, now)
 		other := bulkhead.Node{Name: "us1", Region: "us", State: bulkhead.NodeUnreachable, Silent: now.Add(-time.Hour), Server: "s1"}
-		p := Nodes(append(nodes, other), allPresent, silence, now)
+		p := Nodes(slices.Values(append(nodes, other)), allPresent, silence, now)
 		lost := map[bulkhead.NodeName]bool{}
 		for _, s := range p.Steps {
 			lost[s.Node] = s.State == bulkhead.NodeLost
@@ -87,7 +88,7 @@ func TestNodes_MassSilenceFreezes(t *testing.T) {
 	}
 	// Who is left when the others answer again is not given up at that moment.
 	nodes := quietNodes(3, 2, time.Hour, bulkhead.NodeUnreachable, now)
-	p := Nodes(nodes, allPresent, silence, now)
+	p := Nodes(slices.Values(nodes), allPresent, silence, now)
 	if len(p.Steps) != 2 || !p.Steps[0].Spared || !p.Steps[1].Spared {
 		t.Fatalf("while many are silent: %+v", p.Steps)
 	}
@@ -97,7 +98,7 @@ func TestNodes_MassSilenceFreezes(t *testing.T) {
 		after time.Duration
 		lost  bool
 	}{{time.Second, false}, {silence.LostAfter - time.Second, false}, {silence.LostAfter, true}} {
-		p := Nodes(nodes, allPresent, silence, now.Add(c.after))
+		p := Nodes(slices.Values(nodes), allPresent, silence, now.Add(c.after))
 		if lost := len(p.Steps) == 1 && p.Steps[0].State == bulkhead.NodeLost; lost != c.lost || len(p.Alarms) > 0 {
 			t.Errorf("%v after the others answer: %+v", c.after, p)
 		}
@@ -105,7 +106,7 @@ func TestNodes_MassSilenceFreezes(t *testing.T) {
 	// Nodes that were given up before do not count: they are not silent at once.
 	nodes = quietNodes(6, 3, time.Hour, bulkhead.NodeLost, now)
 	nodes[3].State, nodes[3].Silent = bulkhead.NodeUnreachable, now.Add(-2*time.Minute)
-	if p = Nodes(nodes, allPresent, silence, now); len(p.Alarms) > 0 || len(p.Steps) != 1 || p.Steps[0].Node != "n3" {
+	if p = Nodes(slices.Values(nodes), allPresent, silence, now); len(p.Alarms) > 0 || len(p.Steps) != 1 || p.Steps[0].Node != "n3" {
 		t.Errorf("after three were given up: %+v", p)
 	}
 }
@@ -125,7 +126,7 @@ func TestNodes_Property(t *testing.T) {
 			}
 			nodes = append(nodes, n)
 		}
-		p := Nodes(nodes, allPresent, silence, now)
+		p := Nodes(slices.Values(nodes), allPresent, silence, now)
 		for _, s := range p.Steps {
 			for _, n := range nodes {
 				if n.Name != s.Node {
@@ -196,7 +197,7 @@ func TestNodes_OtherClock(t *testing.T) {
 	}
 	nodes := []bulkhead.Node{node("n1", now.Add(-time.Hour)), node("n2", now.Add(time.Minute)), node("n3", time.Time{})}
 	nodes[2].State = bulkhead.NodeReady
-	p := Nodes(nodes, func(bulkhead.NodeName) bool { return true }, Silence{Lease: 10 * time.Second, LostAfter: time.Minute}, now)
+	p := Nodes(slices.Values(nodes), func(bulkhead.NodeName) bool { return true }, Silence{Lease: 10 * time.Second, LostAfter: time.Minute}, now)
 	if len(p.Alarms) != 1 {
 		t.Errorf("two of three nodes are silent: %+v", p)
 	}
