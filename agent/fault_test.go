@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -445,37 +446,49 @@ func TestAgentRestoresWhileItDeletes(t *testing.T) {
 	})
 }
 
-// TestAgentDiesWhileItStops: what ended because it was told to is started again.
+// TestAgentDiesWhileItStops: what ended because it was told to is started again, however
+// often agents die before nothing is left of it.
 func TestAgentDiesWhileItStops(t *testing.T) {
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		m, s := newMachine(), newServer()
-		stamp := shop()
-		s.order(assign(stamp))
-		first := boot(t, m, s, dir)
-		running(t, s, 1)
-		m.breakBy(func(call string, _ bulkhead.TaskID) error {
-			if call == "stopped" {
-				time.Sleep(time.Minute)
-			}
-			return nil
+	for _, moments := range [][]string{{"stopped"}, {"remove"}, {"stopped", "remove"}, {"remove", "remove"}} {
+		t.Run(strings.Join(moments, ","), func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				m, s := newMachine(), newServer()
+				stamp := shop()
+				s.order(assign(stamp))
+				agent := boot(t, m, s, dir)
+				running(t, s, 1)
+				stamp.Desired, stamp.Generation = bulkhead.DesiredStopped, 2
+				for i, moment := range moments {
+					m.breakBy(func(call string, _ bulkhead.TaskID) error {
+						if call != moment {
+							return nil
+						}
+						time.Sleep(time.Minute)
+						return errors.New("nobody hears this")
+					})
+					if i == 0 {
+						s.order(assign(stamp))
+					} else {
+						agent = boot(t, m, s, dir)
+					}
+					time.Sleep(time.Second)
+					synctest.Wait()
+					agent.kill()
+				}
+				m.breakBy(nil)
+				boot(t, m, s, dir)
+				until(t, "acme is stopped", time.Minute, func() bool { return s.of("acme").Phase == bulkhead.PhaseStopped })
+				stamp.Desired, stamp.Generation = bulkhead.DesiredRunning, 3
+				s.order(assign(stamp))
+				for _, task := range running(t, s, 3).Tasks {
+					if task.State != bulkhead.TaskRunning {
+						t.Errorf("%s is %s", task.ID, task.State)
+					}
+				}
+			})
 		})
-		stamp.Desired, stamp.Generation = bulkhead.DesiredStopped, 2
-		s.order(assign(stamp))
-		time.Sleep(time.Second)
-		synctest.Wait()
-		first.kill()
-		m.breakBy(nil)
-		boot(t, m, s, dir)
-		until(t, "acme is stopped", time.Minute, func() bool { return s.of("acme").Phase == bulkhead.PhaseStopped })
-		stamp.Desired, stamp.Generation = bulkhead.DesiredRunning, 3
-		s.order(assign(stamp))
-		for _, task := range running(t, s, 3).Tasks {
-			if task.State != bulkhead.TaskRunning {
-				t.Errorf("%s is %s", task.ID, task.State)
-			}
-		}
-	})
+	}
 }
 
 func TestAgentShowsNoSecrets(t *testing.T) {

@@ -550,9 +550,14 @@ func (l *stampLoop) adopt(saved savedTasks, observed []Observed, endpoints []End
 		if o.State.Ended() {
 			// A process that was killed from outside while nobody watched, as a reboot
 			// does, was lost, not failed: it is made anew whatever its restart policy.
-			// One that was being stopped has done what it was told.
-			if was[o.ID].State == bulkhead.TaskStopping || o.ExitCode == 128+9 || o.ExitCode == 128+15 || o.ExitCode == lostCode {
+			if o.ExitCode == 128+9 || o.ExitCode == 128+15 || o.ExitCode == lostCode {
 				l.clearLater(o.ID)
+				continue
+			}
+			if was[o.ID].State == bulkhead.TaskStopping { // it has done what it was told
+				t.State, t.drop = bulkhead.TaskComplete, true
+				l.tasks[o.ID] = t
+				l.post(func() { l.ended(l.context(), t, bulkhead.TaskComplete, t.Message) })
 				continue
 			}
 			l.tasks[o.ID] = t
@@ -726,9 +731,11 @@ func (l *stampLoop) saveTasks() {
 	out := savedTasks{Phase: l.reported.Phase, Ready: l.ready, ReadyOf: l.readyOf}
 	for _, id := range slices.Sorted(maps.Keys(l.tasks)) {
 		t := l.tasks[id]
-		if !t.drop || !t.State.Ended() {
-			out.Tasks = append(out.Tasks, savedTask{Task: t.Task, Care: t.care})
+		saved := savedTask{Task: t.Task, Care: t.care}
+		if t.drop && t.State.Ended() { // until nothing is left of it: it did not end by itself
+			saved.State = bulkhead.TaskStopping
 		}
+		out.Tasks = append(out.Tasks, saved)
 	}
 	if err := l.a.saveTasks(l.name, out); err != nil {
 		l.log.Error("save tasks", "err", err)
