@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -99,6 +100,9 @@ func (c *Client) Exec(ctx context.Context, e Exec) (int, error) {
 			if ctx.Err() != nil {
 				return 0, ctx.Err()
 			}
+			if closed, ok := errors.AsType[websocket.CloseError](err); ok && closed.Code == websocket.StatusPolicyViolation {
+				return 0, bulkhead.Errorf(bulkhead.ErrDenied, "%s", closed.Reason)
+			}
 			return 0, bulkhead.Errorf(bulkhead.ErrUnavailable, "the connection to the command broke: %w", err)
 		}
 		switch kind {
@@ -166,6 +170,10 @@ func (s *Server) registerExec(hapi huma.API) {
 				return // Accept has answered
 			}
 			s.c.Logger.Info("exec", "operator", by, "stamp", stamp.Name, "service", in.Service, "command", strings.Join(in.Command, " "))
+			stop := context.AfterFunc(ctx, func() {
+				_ = ws.Close(websocket.StatusPolicyViolation, context.Cause(ctx).Error())
+			})
+			defer stop()
 			s.couple(wsConn(s.ctx, ws), conn, hangup)
 			_ = ws.Close(websocket.StatusNormalClosure, "")
 		}}, nil

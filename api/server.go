@@ -239,7 +239,10 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			gate.Challenge(w, r, err.Error())
 			return
 		}
-		next.ServeHTTP(w, r)
+		ctx, end := context.WithCancelCause(r.Context())
+		defer end(nil)
+		defer s.outlast(ctx, o, end)()
+		next.ServeHTTP(w, r.WithContext(ctx))
 	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {

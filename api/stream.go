@@ -111,7 +111,11 @@ func (s *Server) serveLines(w http.ResponseWriter, r *http.Request, run func(ctx
 	var pulse sync.WaitGroup
 	pulse.Go(func() { l.pulse(ctx, cancel) })
 	err := run(ctx, l.send)
-	if err != nil && ctx.Err() == nil {
+	denied := context.Cause(ctx)
+	if errors.Is(denied, bulkhead.ErrDenied) {
+		err = denied
+	}
+	if err != nil && (ctx.Err() == nil || err == denied) {
 		_ = l.send(lastLine{asProblem(s.logged(r.Context(), err))})
 	}
 	cancel()

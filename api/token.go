@@ -244,6 +244,26 @@ func (s *Server) operator(hash string) (auth.Operator, error) {
 	return auth.Operator{Name: t.Operator, Role: auth.Role(t.Role), Hash: hash}, nil
 }
 
+// tokenLook is how long a request that goes on, such as a log that is followed, may outlast
+// its token.
+const tokenLook = time.Second
+
+// outlast ends what is under way for an operator when the token is revoked or runs out,
+// until stop is called and ctx has ended.
+func (s *Server) outlast(ctx context.Context, o auth.Operator, end context.CancelCauseFunc) (stop func() bool) {
+	var look *time.Timer
+	look = time.AfterFunc(time.Hour, func() {
+		if _, err := s.operator(o.Hash); err != nil {
+			end(err)
+		}
+		if ctx.Err() == nil {
+			look.Reset(tokenLook)
+		}
+	})
+	look.Reset(tokenLook)
+	return look.Stop
+}
+
 func (s *Server) revokeToken(ctx context.Context, text string) error {
 	return s.c.Store.Update(ctx, func(tx *store.Tx) error {
 		if tx.JoinTokens.Has(text) {

@@ -83,6 +83,28 @@ func TestOperatorTokens(t *testing.T) {
 	}
 }
 
+// TestTokenEndsWhatIsOpen: what goes on does not outlast its token, and says why it ends.
+func TestTokenEndsWhatIsOpen(t *testing.T) {
+	f := newFixture(t)
+	vic := f.operatorToken(TokenSpec{Role: "viewer", Name: "vic"})
+	follow := func(token string, heard chan<- bulkhead.Event) error {
+		return NewClient(f.url, token).Events(t.Context(), EventQuery{Follow: true}, func(e bulkhead.Event) error { heard <- e; return nil })
+	}
+	heard, ended := make(chan bulkhead.Event, 100), make(chan error, 1)
+	go func() { ended <- follow(vic.Token, heard) }()
+	for e := range heard {
+		if e.Type == "token.created" && strings.Contains(e.Message, "vic") {
+			break
+		}
+	}
+	if err := f.RevokeToken(t.Context(), vic.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, bulkhead.ErrDenied) || !strings.Contains(err.Error(), "not known here") {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
 // TestTokenRefusals: one line each, and the farm is never without an admin.
 func TestTokenRefusals(t *testing.T) {
 	f := newFixture(t)

@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -195,6 +196,32 @@ func TestLifeOfAStamp(t *testing.T) {
 			}
 			return nil
 		})
+	})
+
+	t.Run("a token that is revoked ends what it has open", func(t *testing.T) {
+		var guest api.TokenView
+		if err := json.Unmarshal([]byte(n.Run("token", "create", "--role", "admin", "--name", "guest", "-o", "json")), &guest); err != nil {
+			t.Fatal(err)
+		}
+		ends := make(chan string, 2)
+		for _, args := range [][]string{{"stamp", "logs", "acme", "--follow"}, {"stamp", "exec", "acme", "web", "--", "/probe", "sleep"}} {
+			go func() {
+				out, code := n.Try(append([]string{"--token", guest.Token}, args...)...)
+				ends <- fmt.Sprintf("%s: exit code %d, %s", strings.Join(args, " "), code, out[max(0, len(out)-200):])
+			}()
+		}
+		n.Until(10*time.Second, "both are open", func() error {
+			if log := n.Log(); !strings.Contains(log, "/probe sleep") {
+				return errors.New("the command is not in the log")
+			}
+			return nil
+		})
+		n.Run("token", "revoke", "guest")
+		for range 2 {
+			if end := <-ends; !strings.Contains(end, fmt.Sprintf("exit code %d, ", exitDenied)) || !strings.Contains(end, "the token is not known here") {
+				t.Error(end)
+			}
+		}
 	})
 
 	t.Run("delete keeps data, restore takes it back, purge destroys it", func(t *testing.T) {

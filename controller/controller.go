@@ -62,8 +62,9 @@ func (c *Controller) Run(ctx context.Context) error {
 const (
 	// retry is the pause after a step that could not be written.
 	retry = time.Second
-	// lookPause is at least between two looks at all nodes: what follows from silence takes
-	// seconds, and thousands may fall silent or come back at once.
+	// lookPause is at least between two looks at all nodes, of which there may be tens of
+	// thousands: what follows from silence takes seconds, and many may fall silent or come
+	// back at once.
 	lookPause = 100 * time.Millisecond
 	// mostSteps is how many steps are written in one transaction; each writes a stamp
 	// and an event, and one that preempts writes more.
@@ -81,8 +82,11 @@ type reign struct {
 	todo    map[bulkhead.StampName]bool
 	wake    map[bulkhead.StampName]time.Time
 	waiting map[bulkhead.StampName]bool
-	seen    uint64    // of farm.Loosened
-	look    time.Time // when the nodes are looked at again
+	seen    uint64 // of farm.Loosened
+	// look is when the nodes are looked at again, and pause is at least between two looks:
+	// lookPause, or twenty times as long as one takes.
+	look  time.Time
+	pause time.Duration
 	// depart is when nodes that are drained are looked at again; leaving tells that
 	// something has changed that may let a stamp go.
 	depart  time.Time
@@ -207,7 +211,7 @@ func (r *reign) due(at time.Time) bool { return !at.IsZero() && !r.c.Now().Befor
 func (r *reign) note(change store.Change) {
 	view := r.c.Store.View()
 	if change.Everything() || change.Table == store.Nodes || change.Table == store.Present {
-		if soon := r.c.Now().Add(lookPause); r.look.After(soon) {
+		if soon := r.c.Now().Add(r.pause); r.look.After(soon) {
 			r.look = soon
 		}
 	}

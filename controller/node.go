@@ -20,12 +20,14 @@ const never = 100 * 365 * 24 * time.Hour
 func (r *reign) nodes(ctx context.Context) (wake time.Time, err error) {
 	view, now := r.c.Store.View(), r.c.Now()
 	silence := plan.Silence{Lease: r.c.Lease, LostAfter: r.c.LostAfter}
+	began := time.Now()
 	next := plan.Nodes(view.Nodes.All(), func(server bulkhead.NodeName) bool {
 		_, ok := view.Present.Get(server)
 		return ok
 	}, silence, now)
+	r.pause = max(lookPause, 20*time.Since(began))
 	wake = now.Add(never)
-	if soon := now.Add(lookPause); !next.Wake.IsZero() {
+	if soon := now.Add(r.pause); !next.Wake.IsZero() {
 		wake = next.Wake
 		if wake.Before(soon) {
 			wake = soon

@@ -214,8 +214,10 @@ func (n *nodes) stats() Stats {
 	return n.latest
 }
 
-// await waits until the nodes are at what ok wants.
-func (n *nodes) await(ctx context.Context, ok func(Stats) bool) (Stats, error) {
+// await waits until the nodes are at what ok wants, and says now and then how far they are.
+func (n *nodes) await(ctx context.Context, say func(format string, args ...any), ok func(Stats) bool) (Stats, error) {
+	now := time.NewTicker(sayEvery)
+	defer now.Stop()
 	for {
 		n.mu.Lock()
 		s, heard := n.latest, n.heard
@@ -225,6 +227,8 @@ func (n *nodes) await(ctx context.Context, ok func(Stats) bool) (Stats, error) {
 		}
 		select {
 		case <-heard:
+		case <-now.C:
+			say("  %d nodes have joined, %d are in sessions, %d stamps run", s.Joined, s.Synced, s.Running)
 		case <-n.ended:
 			return s, n.failure()
 		case <-ctx.Done():
@@ -232,3 +236,6 @@ func (n *nodes) await(ctx context.Context, ok func(Stats) bool) (Stats, error) {
 		}
 	}
 }
+
+// sayEvery is how often somebody who waits hears how far it is.
+const sayEvery = 30 * time.Second

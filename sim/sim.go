@@ -171,7 +171,7 @@ func (r *run) join(ctx context.Context) (err error) {
 		return err
 	}
 	r.Say("%d nodes join", r.Fleet.Nodes)
-	now, err := r.nodes.await(ctx, func(s Stats) bool { return s.Joined == r.Fleet.Nodes && s.Synced == r.Fleet.live() })
+	now, err := r.nodes.await(ctx, r.Say, func(s Stats) bool { return s.Joined == r.Fleet.Nodes && s.Synced == r.Fleet.live() })
 	if err != nil {
 		return err
 	}
@@ -272,7 +272,7 @@ func (r *run) settle(ctx context.Context) error {
 
 // steady waits until the servers say that every node is ready and every stamp runs.
 func (r *run) steady(ctx context.Context) error {
-	if _, err := r.nodes.await(ctx, func(s Stats) bool { return s.Synced == r.Fleet.live() && s.Running == r.Stamps }); err != nil {
+	if _, err := r.nodes.await(ctx, r.Say, func(s Stats) bool { return s.Synced == r.Fleet.live() && s.Running >= r.Stamps }); err != nil {
 		return err
 	}
 	client := r.server.client()
@@ -311,7 +311,7 @@ func (r *run) restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.nodes.await(ctx, func(s Stats) bool { return s.Synced == r.Fleet.live() }); err != nil {
+	if _, err := r.nodes.await(ctx, r.Say, func(s Stats) bool { return s.Synced == r.Fleet.live() }); err != nil {
 		return err
 	}
 	back := time.Since(began)
