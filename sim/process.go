@@ -176,7 +176,10 @@ func startNodes(ctx context.Context, program, folder string, s *server, c FleetC
 		args = append([]string{nice, "-n", "10"}, args...)
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = []string{"BULKHEAD_TOKEN=" + s.token} // not where others could read it
+	cmd.Env = []string{
+		"BULKHEAD_TOKEN=" + s.token, // not where others could read it
+		"GOGC=400",                  // thousands of agents in one heap; in a farm each has its own, and machines to spare
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
