@@ -159,6 +159,10 @@ func here(materials *material.Set) runner {
 	}
 }
 
+// slack is how much less memory the runtime of a worker keeps to than the kernel allows:
+// it takes it in pieces of 64 MiB, and collects late when others want the processors.
+const slack = 192 << 20
+
 // apart does each task in a process of its own, which is killed when ctx ends or
 // when a step takes too long, and which may crash without harm.
 func apart(program string, arguments ...string) runner {
@@ -170,7 +174,7 @@ func apart(program string, arguments ...string) runner {
 		ctx, kill := context.WithCancelCause(ctx)
 		defer kill(nil)
 		cmd := exec.CommandContext(ctx, program, arguments...)
-		cmd.Env = append(os.Environ(), fmt.Sprintf("GOMEMLIMIT=%d", t.Memory*9/10))
+		cmd.Env = append(os.Environ(), fmt.Sprintf("GOMEMLIMIT=%d", max(t.Memory/2, t.Memory-slack)))
 		cmd.WaitDelay = 5 * time.Second
 		stderr := &head{limit: 4096} // read after Wait alone
 		cmd.Stderr = stderr
