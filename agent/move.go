@@ -121,10 +121,16 @@ func (a *Agent) keepCopies(keep func(move string) bool) {
 		for _, in := range ended { // who still writes would make it anew
 			<-in.done
 		}
-		if err := a.c.Volumes.Sweep(a.wants); err != nil {
-			a.log.Error("drop copies of moves that are over", "err", err)
+		for pause := time.Second; ; pause = min(2*pause, time.Minute) {
+			err := a.c.Volumes.Sweep(a.wants)
+			if err == nil {
+				return nil
+			}
+			a.log.Error("drop copies of moves that are over", "err", err, "again", pause)
+			if wait(a.ctx, pause) != nil {
+				return nil
+			}
 		}
-		return nil
 	})
 }
 

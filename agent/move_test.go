@@ -59,6 +59,7 @@ type moveData struct {
 	whole    map[string]bool   // moves whose copy is complete
 	wrong    []string
 	troubles int          // passes that fail
+	unswept  int          // sweeps that fail
 	bulk     int64        // bytes that every pass gives beside the text
 	got      atomic.Int64 // bytes of these that have come
 }
@@ -149,6 +150,10 @@ func (d *moveData) Leave(s bulkhead.StampRef) error {
 func (d *moveData) Sweep(keep func(string) bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.unswept > 0 {
+		d.unswept--
+		return errors.New("the disk does not answer")
+	}
 	maps.DeleteFunc(d.coming, func(move, _ string) bool { return !keep(move) })
 	return nil
 }
@@ -434,7 +439,7 @@ func TestMove_PlacedAnew(t *testing.T) {
 }
 
 // TestMove_GivenUp: whenever the move ends before the stamp was handed over, it runs on
-// where it was, and the copy is dropped.
+// where it was, and the copy is dropped, though not at the first attempt.
 func TestMove_GivenUp(t *testing.T) {
 	for _, phase := range []bulkhead.TransferPhase{bulkhead.TransferCopying, bulkhead.TransferSwitching} {
 		t.Run(string(phase), func(t *testing.T) {
@@ -443,6 +448,7 @@ func TestMove_GivenUp(t *testing.T) {
 				p.settle(time.Second)
 				p.phase(phase)
 				p.settle(5 * time.Second)
+				p.nodes["n2"].data.unswept = 3
 				p.giveUp()
 				p.settle(time.Minute)
 				p.expect("given up", 2, 0, "first")
