@@ -603,6 +603,18 @@ func (f *fixture) await(what string, ok func(*store.Snapshot) bool) {
 	}
 }
 
+// synced opens a node's session and returns when it has heard all that is the node's own.
+func synced(t *testing.T, c *NodeClient, says bulkhead.NodeReport) *NodeSession {
+	t.Helper()
+	s, err := c.Connect(t.Context(), says)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for o := receive(t, s); !o.Synced; o = receive(t, s) {
+	}
+	return s
+}
+
 func receive(t *testing.T, s *NodeSession) bulkhead.NodeOrder {
 	t.Helper()
 	got := make(chan bulkhead.NodeOrder, 1)

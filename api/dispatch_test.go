@@ -449,12 +449,7 @@ func TestTwoServers(t *testing.T) {
 	}
 	open := func(c *NodeClient) *NodeSession {
 		t.Helper()
-		s, err := c.Connect(t.Context(), hello())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for o := receive(t, s); !o.Synced; o = receive(t, s) {
-		}
+		s := synced(t, c, hello())
 		return s
 	}
 	n1, n2 := open(dial("n1")), open(dialOther("n2"))

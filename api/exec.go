@@ -171,7 +171,10 @@ func (s *Server) registerExec(hapi huma.API) {
 			}
 			s.c.Logger.Info("exec", "operator", by, "stamp", stamp.Name, "service", in.Service, "command", strings.Join(in.Command, " "))
 			stop := context.AfterFunc(ctx, func() {
-				_ = ws.Close(websocket.StatusPolicyViolation, context.Cause(ctx).Error())
+				if why := context.Cause(ctx); errors.Is(why, bulkhead.ErrDenied) {
+					_ = ws.Close(websocket.StatusPolicyViolation, why.Error())
+				}
+				_ = ws.CloseNow()
 			})
 			defer stop()
 			s.couple(wsConn(s.ctx, ws), conn, hangup)

@@ -188,13 +188,8 @@ func TestJoinBinds(t *testing.T) {
 		t.Helper()
 		h := hello()
 		h.Node.Region, h.Node.Zone, h.Node.Labels = a.Region, a.Zone, a.Labels
-		h.Node.Bound = a // what is bound is not for it to say
-		s, err := node.Connect(t.Context(), h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for o := receive(t, s); !o.Synced; o = receive(t, s) { // its word is recorded by then
-		}
+		h.Node.Bound = a        // what is bound is not for it to say
+		s := synced(t, node, h) // its word is recorded by then
 		_ = s.Close()
 	}
 	disputes := func() (out []string) {

@@ -80,12 +80,7 @@ func TestNodesSeeOnlyTheirOwn(t *testing.T) {
 func TestRemovedNode(t *testing.T) {
 	f := newFixture(t)
 	client := f.nodeListener()("n1")
-	s, err := client.Connect(t.Context(), hello())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for o := receive(t, s); !o.Synced; o = receive(t, s) {
-	}
+	s := synced(t, client, hello())
 	if _, err := f.RemoveNode(t.Context(), "n1", false); err != nil {
 		t.Fatal(err)
 	}
@@ -266,17 +261,13 @@ func TestTombs(t *testing.T) {
 func TestSessionOfAnotherServer(t *testing.T) {
 	f := newFixture(t)
 	client := f.nodeListener()("n1")
-	s, err := client.Connect(t.Context(), hello())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for o := receive(t, s); !o.Synced; o = receive(t, s) {
-	}
+	s := synced(t, client, hello())
 	f.update(func(tx *store.Tx) {
 		n, _ := tx.Nodes.Get("n1")
 		n.Server, n.Silent = "s2", time.Now()
 		tx.Nodes.Put(n)
 	})
+	var err error
 	for err == nil {
 		_, err = s.Receive()
 	}
@@ -305,12 +296,7 @@ func TestReportOfAnEarlierSession(t *testing.T) {
 		return bulkhead.NodeReport{Status: &bulkhead.StampStatus{Name: "acme", UID: "uid-acme", Node: "n1", Epoch: 1, Phase: phase}}
 	}
 	connect := func() *NodeSession {
-		s, err := client.Connect(t.Context(), hello())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for o := receive(t, s); !o.Synced; o = receive(t, s) {
-		}
+		s := synced(t, client, hello())
 		return s
 	}
 	s := connect()
