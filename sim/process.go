@@ -163,6 +163,10 @@ type nodes struct {
 	heard  chan struct{} // closed at the next stats
 }
 
+// manyAgents is from how many on collecting the garbage of all of them in one heap takes the
+// processor time that their sessions need. With fewer the memory would cost more than that.
+const manyAgents = 10_000
+
 // startNodes starts the nodes at low priority: in a farm they have machines of their
 // own.
 func startNodes(ctx context.Context, program, folder string, s *server, c FleetConfig) (*nodes, error) {
@@ -176,9 +180,9 @@ func startNodes(ctx context.Context, program, folder string, s *server, c FleetC
 		args = append([]string{nice, "-n", "10"}, args...)
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = []string{
-		"BULKHEAD_TOKEN=" + s.token, // not where others could read it
-		"GOGC=400",                  // thousands of agents in one heap; in a farm each has its own, and machines to spare
+	cmd.Env = []string{"BULKHEAD_TOKEN=" + s.token} // not where others could read it
+	if c.live() > manyAgents {
+		cmd.Env = append(cmd.Env, "GOGC=400")
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
